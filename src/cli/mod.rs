@@ -1,1 +1,50 @@
-//! (cli)
+//! The command line. The only place that reads the environment.
+
+mod args;
+mod check;
+mod explain;
+mod keys;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+
+/// Runs the command that the process was started with. Exit codes: 0 done, 1 failed or found errors, 2 wrong usage.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        Command::Check(check) => check::run(&check),
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Keys(keys) => keys::run(&keys),
+        Command::Schema { reference } => schema(reference),
+        Command::Serve(serve) => serve::run(&serve, serve.upgrade),
+        Command::Upgrade(serve) => serve::run(&serve, true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn schema(reference: bool) -> Result<bool, String> {
+    if reference {
+        print!("{}", crate::config::reference());
+    } else {
+        let text = serde_json::to_string_pretty(crate::config::schema()).map_err(|e| e.to_string())?;
+        println!("{text}");
+    }
+    Ok(true)
+}
+
+/// An environment variable.
+fn env(name: &str) -> Option<String> {
+    #[allow(clippy::disallowed_methods, reason = "this is the command line")]
+    std::env::var(name).ok()
+}

@@ -1,1 +1,50 @@
-//! (config)
+//! What an operator writes, and the checks that turn it into something the program may rely on.
+//!
+//! ```text
+//! bytes ─parse→ tree ─expand ${…}→ tree ─check against schema→ Document ─rules→ Validated
+//!          │                │                    │                        │
+//!          └────────────────┴──── Diagnostics ───┴────────────────────────┘   all of them, with places
+//! ```
+//!
+//! - [`model`] is the document as plain serde structs. Its JSON Schema ([`schema()`]) drives the checker and the
+//!   reference page, so neither can disagree with the types.
+//! - [`load()`] is the only way from text to a [`Validated`] document; [`Validated::new`] is for documents built by the
+//!   program. What holds a `Validated` needs no further checks: every reference resolves, every combination works.
+//! - Nothing here keeps state, reads the environment or opens a socket. References to files and variables go through
+//!   [`Sources`]; [`SystemSources`] is the one type that touches the disk, and only the command line makes one.
+//! - Bad input of any kind ends in [`Diagnostics`], never in a panic; input, nesting and findings are bounded.
+
+pub mod diagnostic;
+pub mod model;
+
+mod check;
+mod describe;
+mod diff;
+mod expand;
+mod findings;
+mod hosts;
+mod load;
+mod path;
+mod reference;
+mod schema;
+mod sources;
+mod suggest;
+mod tree;
+mod unsupported;
+mod validate;
+mod validated;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use diff::{Change, diff};
+pub use expand::{MAX_REFERENCED_FILE, SourceError, Sources};
+pub use hosts::{AllowedOrigins, host_matches};
+pub use load::{EMBEDDED, Loaded, embedded, load};
+pub use reference::reference;
+pub use schema::schema;
+pub use sources::{FixedSources, SystemSources};
+pub use tree::MAX_DOCUMENT;
+pub use validate::{Hooks, RuleFinding};
+pub use validated::{ResolvedRoute, Revision, Validated};
+
+#[cfg(test)]
+mod tests;

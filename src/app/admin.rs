@@ -1,0 +1,191 @@
+//! What the admin listener shows.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::app::reload::{LastReload, Reloader};
+use crate::base::{ServerId, TargetId, TenantId};
+use crate::control::{
+    CatalogueState, ControlState, ListenerState, Readiness, ReloadState, Revision, ServerStatus,
+    SnapshotState, Status, TargetStatus,
+};
+use crate::gateway::{ConnectionCounts, Phase};
+use crate::mcp::session::Sessions;
+use crate::telemetry::Telemetry;
+use crate::upstream;
+
+/// A catalogue is stale when it is older than this many refreshes.
+const STALE_AFTER: u32 = 3;
+
+/// Reads the state of the process.
+pub(super) struct Admin {
+    reloader: Arc<Reloader>,
+    telemetry: Telemetry,
+    sessions: Arc<Sessions>,
+    listeners: Vec<(&'static str, SocketAddr)>,
+    phase: watch::Receiver<Phase>,
+    started: u64,
+    connections: OnceLock<ConnectionCounts>,
+    /// Ejections of each target that the counters know of.
+    ejections: Mutex<HashMap<(String, String, String), u64>>,
+}
+
+impl Admin {
+    pub(super) fn new(
+        reloader: Arc<Reloader>,
+        telemetry: Telemetry,
+        sessions: Arc<Sessions>,
+        listeners: Vec<(&'static str, SocketAddr)>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        let started = reloader.state().clock.unix_ms();
+        Self {
+            reloader,
+            telemetry,
+            sessions,
+            listeners,
+            phase,
+            started,
+            connections: OnceLock::new(),
+            ejections: Mutex::default(),
+        }
+    }
+
+    /// Hands in what is known only once the listener runs.
+    pub(super) fn attach(&self, connections: ConnectionCounts) {
+        let _ = self.connections.set(connections);
+    }
+
+    /// Ejections of a target since this was asked last: targets count for themselves, and series may be shared.
+    fn new_ejections(&self, server: &upstream::ServerStatus, target: &upstream::TargetStatus) -> u64 {
+        let key = (server.tenant.clone(), server.server.clone(), target.target_ref.clone());
+        let mut known = self.ejections.lock();
+        let before = known.insert(key, target.ejections).unwrap_or(0);
+        target.ejections.saturating_sub(before)
+    }
+
+    fn open_connections(&self) -> u64 {
+        self.connections.get().map_or(0, |c| c.open() as u64)
+    }
+
+    fn last_reload(&self) -> Option<ReloadState> {
+        let LastReload { at, outcome, error } = self.reloader.status().1?;
+        Some(ReloadState { at, outcome: outcome.as_str(), error })
+    }
+}
+
+impl ControlState for Admin {
+    fn metrics(&self) -> String {
+        let metrics = &self.telemetry.metrics;
+        metrics.connections().set(self.open_connections() as i64);
+        metrics.sessions().set(self.sessions.counts().live as i64);
+        for server in self.reloader.state().upstreams.servers() {
+            let status = server.status();
+            let (tenant, id) = (TenantId::new(status.tenant.as_str()), ServerId::new(status.server.as_str()));
+            for target in &status.targets {
+                let series = metrics.target(&tenant, &id, &TargetId::new(target.target.as_str()));
+                series.set_in_flight(u64::from(target.in_flight));
+                series.ejected(self.new_ejections(&status, target));
+                if target.healthy && target.ejected_until.is_none() {
+                    series.set_healthy();
+                } else {
+                    series.set_unhealthy();
+                }
+            }
+        }
+        metrics.render()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let now = self.reloader.state().clock.unix_ms();
+        let (since, _) = self.reloader.status();
+        let catalogues = self.reloader.state().upstreams.servers().into_iter().filter_map(|server| {
+            let eras = server.eras();
+            // A legacy server has no answer to keep; its health is in the status.
+            if eras.modern != Some(true) {
+                return None;
+            }
+            let age_ms = server.discover().map(|entry| now.saturating_sub(entry.fetched_at));
+            let bound = server.discover_refresh().as_millis() as u64 * u64::from(STALE_AFTER);
+            Some(CatalogueState {
+                tenant: server.tenant().to_string(),
+                server: server.id().to_string(),
+                age_ms,
+                stale: age_ms.is_none_or(|age| age > bound),
+            })
+        });
+        Readiness {
+            snapshot: Some(SnapshotState { revision: self.reloader.snapshot().generation, since }),
+            last_reload: self.last_reload(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|(name, address)| ListenerState {
+                    name: (*name).to_owned(),
+                    address: address.to_string(),
+                    bound: true,
+                })
+                .collect(),
+            draining: *self.phase.borrow() != Phase::Running,
+            catalogues: catalogues.collect(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.reloader.snapshot();
+        let streams = snapshot.routes().iter().map(|r| r.metrics.streams().max(0) as u64).sum();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            sessions: self.sessions.counts().live as u64,
+            streams,
+            connections: self.open_connections(),
+            servers: self.reloader.state().upstreams.servers().iter().map(|s| server_status(s)).collect(),
+        }
+    }
+
+    fn revisions(&self) -> Vec<Revision> {
+        vec![Revision {
+            tenant: TenantId::default().to_string(),
+            revision: self.reloader.snapshot().generation,
+            source: "file",
+            since: self.reloader.status().0,
+            last_reload: self.last_reload(),
+        }]
+    }
+}
+
+fn server_status(server: &upstream::Server) -> ServerStatus {
+    let status = server.status();
+    let era = match (status.eras.modern, status.eras.legacy) {
+        (Some(true), Some(true)) => "dual",
+        (Some(true), _) => "modern",
+        (_, Some(true)) => "legacy",
+        _ => "unknown",
+    };
+    let targets: Vec<TargetStatus> = status
+        .targets
+        .iter()
+        .map(|target| TargetStatus {
+            id: target.target.clone(),
+            healthy: target.healthy && target.ejected_until.is_none(),
+            in_flight: u64::from(target.in_flight),
+            latency_us: (target.latency_us > 0).then_some(target.latency_us),
+            ejected_until: target.ejected_until,
+            last_error: target.last_probe_error.as_deref().map(str::to_owned),
+        })
+        .collect();
+    ServerStatus {
+        tenant: status.tenant.clone(),
+        name: status.server.clone(),
+        transport: "http",
+        era,
+        available: targets.iter().any(|t| t.healthy),
+        tools: None,
+        targets,
+    }
+}

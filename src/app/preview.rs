@@ -1,0 +1,123 @@
+//! Looks at a configuration without running it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::app::process::{Document, Options};
+use crate::app::reload::{Loader, Places};
+use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore, KeyStore, Revocations};
+use crate::base::{Clock, TenantId};
+use crate::config::{Diagnostics, Validated, model};
+use crate::snapshot::{CompileError, Snapshot, State};
+use crate::telemetry::{Caps, Metrics};
+use crate::upstream::Upstreams;
+
+/// What a check found.
+pub struct Checked {
+    /// Findings with their places in the text.
+    pub diagnostics: Diagnostics,
+    /// What is wrong with the files that the document names.
+    pub errors: Vec<CompileError>,
+    /// What the document is, in a line, if it can be used.
+    pub summary: Option<String>,
+}
+
+fn loader(options: &Options) -> Loader {
+    let document = match &options.document {
+        Document::Embedded => Document::Embedded,
+        Document::File(path) => Document::File(path.clone()),
+        Document::Text(text) => Document::Text(text.clone()),
+    };
+    let places =
+        Places { demo: None, mcp: options.listen, admin: options.admin, data_dir: options.data_dir.clone() };
+    Loader::new(document, options.env.clone(), places)
+}
+
+/// The document that would be served; `None` if it has errors, which starting will report.
+pub fn preview(options: &Options) -> Option<model::Document> {
+    loader(options).load().validated.map(|v| v.document().clone())
+}
+
+/// Everything that can be found out about a configuration without serving it.
+pub fn check(options: &Options) -> Checked {
+    let loader = loader(options);
+    let loaded = loader.load();
+    let diagnostics = loaded.diagnostics;
+    let Some(document) = loaded.validated else {
+        return Checked { diagnostics, errors: Vec::new(), summary: None };
+    };
+    match compile(&loader, &document) {
+        Ok(_) => {
+            let model = document.document();
+            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            let summary = format!(
+                "ok: {}, {}, {} (revision {})",
+                count(model.routes.len(), "route"),
+                count(model.servers.len(), "server"),
+                count(model.policies.len(), "polic")
+                    .replace("polics", "policies")
+                    .replace("1 polic", "1 policy"),
+                document.revision()
+            );
+            Checked { diagnostics, errors: Vec::new(), summary: Some(summary) }
+        }
+        Err(errors) => Checked { diagnostics, errors, summary: None },
+    }
+}
+
+/// Compiles without serving.
+///
+/// # Errors
+/// What is wrong, ready to be printed.
+pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
+    let loader = loader(options);
+    let document = loader.load().into_result().map_err(|d| d.to_string())?;
+    compile(&loader, &document).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })
+}
+
+fn compile(loader: &Loader, document: &Validated) -> Result<Snapshot, Vec<CompileError>> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let clock = Clock::default();
+    let pepper = crate::app::process::pepper(&document.document().identity).map_err(|e| {
+        vec![CompileError { path: "identity.api_keys.pepper".to_owned(), message: e.to_string() }]
+    })?;
+    let state = State {
+        upstreams: Arc::new(Upstreams::new(clock.clone())),
+        metrics: Metrics::new(Caps::default(), clock.clone(), env!("CARGO_PKG_VERSION")),
+        jwks: Arc::new(JwksStore::new(clock.clone())),
+        api_keys: Arc::new(KeyStore::new(TenantId::default(), pepper)),
+        revocations: Arc::new(Revocations::new()),
+        auth: AuthState::new(CacheBounds::default(), FailureBounds::default(), clock.clone()),
+        clock,
+    };
+    let listeners = &document.document().listeners;
+    let address: SocketAddr = listeners.mcp.address.get();
+    let origin = document.public_origin(address);
+    let read = loader.files();
+    let mut errors = Vec::new();
+    for (name, tls) in [("mcp", &listeners.mcp.tls), ("admin", &listeners.admin.tls)] {
+        let files: Vec<PathBuf> = tls
+            .iter()
+            .flat_map(|t| [Some(t.cert.clone()), Some(t.key.clone()), t.client_ca.clone()])
+            .flatten()
+            .collect();
+        for file in files {
+            if let Err(e) = read(&file) {
+                let message = format!("cannot read {}: {e}", file.display());
+                errors.push(CompileError { path: format!("listeners.{name}.tls"), message });
+            }
+        }
+    }
+    match crate::snapshot::compile(document, &origin, &state, &*read) {
+        Ok(compiled) if errors.is_empty() => Ok(compiled.snapshot),
+        Ok(_) => Err(errors),
+        Err(found) => {
+            errors.extend(found);
+            Err(errors)
+        }
+    }
+}

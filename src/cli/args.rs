@@ -1,0 +1,141 @@
+//! What may be typed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// An enterprise gateway for the Model Context Protocol.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about, propagate_version = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check a configuration and print everything that is wrong with it.
+    Check(CheckArgs),
+    /// Say which rule, limits and targets would apply to a request, and why.
+    Explain(Box<ExplainArgs>),
+    /// Make API keys and their hashes.
+    Keys(KeysArgs),
+    /// Print the JSON Schema of the configuration.
+    Schema {
+        /// Print the reference page (Markdown) instead.
+        #[arg(long)]
+        reference: bool,
+    },
+    /// Run the gateway. Without --config: an embedded default on 127.0.0.1 with a demo MCP server behind it.
+    Serve(ServeArgs),
+    /// Replace the running gateway without refusing a connection: takes its listening sockets over, then it drains.
+    Upgrade(ServeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Configuration file (YAML). Watched; SIGHUP reloads it, too.
+    #[arg(long, short, env = "TOLLGATE_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Listen here for MCP clients, whatever the configuration says. Port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Listen here for operators, whatever the configuration says.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) admin: Option<SocketAddr>,
+    /// Keep keys and state here, whatever the configuration says.
+    #[arg(long, value_name = "FOLDER", env = "TOLLGATE_DATA_DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Take the sockets of the gateway that runs on the same data folder over, as `tollgate upgrade` does.
+    #[arg(long, hide = true)]
+    pub(super) upgrade: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// Configuration file. Without it: the embedded default.
+    pub(super) config: Option<PathBuf>,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(super) format: Output,
+    /// Fail on warnings, too.
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Json,
+    Text,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    /// Name of the route.
+    pub(super) route: String,
+    /// Configuration file. Without it: the embedded default.
+    #[arg(long, short, env = "TOLLGATE_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Role of the caller (super_admin, admin, server_owner, developer, viewer, anonymous); may be given several times.
+    #[arg(long = "as", value_name = "ROLE", required = true)]
+    pub(super) roles: Vec<String>,
+    /// Stable id of the caller, such as `corp|alice`.
+    #[arg(long, default_value = "someone")]
+    pub(super) principal: String,
+    /// Kind of the caller: user, service, key or anonymous.
+    #[arg(long, default_value = "user")]
+    pub(super) kind: String,
+    /// Group of the caller; may be given several times.
+    #[arg(long = "group")]
+    pub(super) groups: Vec<String>,
+    /// Scope of the caller's token; may be given several times.
+    #[arg(long = "scope")]
+    pub(super) scopes: Vec<String>,
+    /// Claims of the caller's token, as JSON.
+    #[arg(long)]
+    pub(super) claims: Option<String>,
+    /// Address of the caller.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(super) ip: IpAddr,
+    /// Tool that is called.
+    #[arg(long, conflicts_with_all = ["prompt", "resource"])]
+    pub(super) tool: Option<String>,
+    /// Prompt that is asked for.
+    #[arg(long, conflicts_with = "resource")]
+    pub(super) prompt: Option<String>,
+    /// Resource (URI) that is read.
+    #[arg(long)]
+    pub(super) resource: Option<String>,
+    /// JSON-RPC method. Default: the one that reaches the tool, prompt or resource; otherwise `tools/list`.
+    #[arg(long)]
+    pub(super) method: Option<String>,
+    /// Arguments of the call, as JSON.
+    #[arg(long)]
+    pub(super) arguments: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct KeysArgs {
+    #[command(subcommand)]
+    pub(super) command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Make an API key. Prints it once, and the record to add to the file of `identity.api_keys`.
+    New {
+        /// Role of the key; may be given several times.
+        #[arg(long = "role", required = true)]
+        roles: Vec<String>,
+        /// Stable id of whoever uses the key. Default: `key|<id>`.
+        #[arg(long)]
+        principal: Option<String>,
+        /// Note for people.
+        #[arg(long)]
+        note: Option<String>,
+        /// Environment variable with the pepper of `identity.api_keys.pepper`, if there is one.
+        #[arg(long, value_name = "VARIABLE")]
+        pepper_env: Option<String>,
+    },
+}

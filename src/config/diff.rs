@@ -1,0 +1,250 @@
+//! What changed between two documents, in words.
+//!
+//! Items of named lists are compared by name, targets by URL, everything else by key; defaults are filled in on both
+//! sides, so writing a default out is no change. Secrets are compared, never shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::model::{Credential, Document, SecretText};
+use super::validated::Validated;
+
+/// Most changes kept.
+const MAX_CHANGES: usize = 1_000;
+
+/// Lists whose items have names, and what an item is called.
+const NAMED: [(&str, &str); 5] = [
+    ("servers", "server"),
+    ("routes", "route"),
+    ("limits", "limit"),
+    ("policies", "policy"),
+    ("issuers", "issuer"),
+];
+
+/// Parts that take effect at the next start only.
+const STATIC: [&str; 3] = ["listeners", "runtime", "data_dir"];
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What it is about: `server weather`, `listeners.mcp.limits`.
+    pub subject: String,
+    /// What happened to it: `added`, `balance peak_ewma → round_robin`.
+    pub detail: String,
+    /// Whether it takes effect at the next start only.
+    pub needs_restart: bool,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.detail)?;
+        if self.needs_restart { f.write_str(" (at the next start)") } else { Ok(()) }
+    }
+}
+
+/// What changed from the first document to the second, in the order of the document. Empty if they behave the same.
+pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
+    let (old, new) = (old.document(), new.document());
+    let mut out = Changes::default();
+    let value = |document: &Document| serde_json::to_value(document).unwrap_or(Value::Null);
+    if let (Value::Object(old), Value::Object(new)) = (value(old), value(new)) {
+        // `Map` is sorted; the document's own order reads better.
+        for key in ["listeners", "runtime", "data_dir", "sessions", "servers", "routes", "limits", "policies"]
+        {
+            out.key(&Subject::default(), key, old.get(key), new.get(key));
+        }
+        for key in ["identity", "telemetry", "shutdown", "insecure_options"] {
+            out.key(&Subject::default(), key, old.get(key), new.get(key));
+        }
+    }
+    let (before, after) = (secrets(old), secrets(new));
+    for ((subject, what), secret) in &before {
+        if after.get(&(subject.clone(), what)).is_some_and(|other| other != secret) {
+            out.push(&Subject { name: subject.clone(), inner: String::new() }, format!("{what} changed"));
+        }
+    }
+    out.0
+}
+
+/// Every secret of a document, by what it belongs to.
+fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {
+    let mut out = BTreeMap::new();
+    if let Some(token) = &document.listeners.admin.token {
+        out.insert(("listeners.admin".to_owned(), "token"), token);
+    }
+    if let Some(pepper) = document.identity.api_keys.as_ref().and_then(|keys| keys.pepper.as_ref()) {
+        out.insert(("identity.api_keys".to_owned(), "pepper"), pepper);
+    }
+    for server in &document.servers {
+        let secret = match &server.credential {
+            Some(Credential::Basic(basic)) => &basic.password,
+            Some(Credential::Bearer(token)) => token,
+            Some(Credential::Header(header)) => &header.value,
+            None => continue,
+        };
+        out.insert((format!("server {}", server.name), "credential"), secret);
+    }
+    for (name, value) in document.telemetry.otlp.iter().flat_map(|otlp| &otlp.headers) {
+        out.insert((format!("telemetry.otlp.headers.{name}"), "value"), value);
+    }
+    out
+}
+
+/// The thing a change is about, and the keys inside it.
+#[derive(Clone, Default)]
+struct Subject {
+    name: String,
+    inner: String,
+}
+
+impl Subject {
+    fn key(&self, key: &str) -> Self {
+        let join = |base: &str| if base.is_empty() { key.to_owned() } else { format!("{base}.{key}") };
+        // Outside of a named item, the path itself is the subject.
+        if self.name.contains(' ') {
+            Self { name: self.name.clone(), inner: join(&self.inner) }
+        } else {
+            Self { name: join(&self.name), inner: String::new() }
+        }
+    }
+
+    /// The subject of a change of a leaf, and the leaf's name.
+    fn leaf(&self) -> (String, String) {
+        if !self.inner.is_empty() {
+            return (self.name.clone(), self.inner.clone());
+        }
+        match self.name.rsplit_once('.') {
+            Some((above, key)) => (above.to_owned(), key.to_owned()),
+            None => ("document".to_owned(), self.name.clone()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn push(&mut self, subject: &Subject, detail: String) {
+        if self.0.len() < MAX_CHANGES {
+            let root = subject.name.split(['.', ' ']).next().unwrap_or_default();
+            let needs_restart = STATIC.contains(&root);
+            self.0.push(Change { subject: subject.name.clone(), detail, needs_restart });
+        }
+    }
+
+    fn leaf(&mut self, subject: &Subject, detail: impl FnOnce(&str) -> String) {
+        let needs_restart = STATIC.contains(&subject.name.split(['.', ' ']).next().unwrap_or_default());
+        let (name, key) = subject.leaf();
+        if self.0.len() < MAX_CHANGES {
+            self.0.push(Change { subject: name, detail: detail(&key), needs_restart });
+        }
+    }
+
+    fn key(&mut self, above: &Subject, key: &str, old: Option<&Value>, new: Option<&Value>) {
+        if old == new {
+            return;
+        }
+        let null = Value::Null;
+        let (old, new) = (old.unwrap_or(&null), new.unwrap_or(&null));
+        let subject = above.key(key);
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => self.map(&subject, old, new),
+            (Value::Array(old), Value::Array(new)) => {
+                match NAMED.into_iter().find(|(list, _)| *list == key) {
+                    Some((_, what)) if old.iter().chain(new).all(|item| item["name"].is_string()) => {
+                        self.named(what, old, new);
+                    }
+                    _ if key == "targets" => self.targets(&subject, old, new),
+                    _ => self.list(&subject, old, new),
+                }
+            }
+            _ => self.leaf(&subject, |key| format!("{key} {} → {}", show(old), show(new))),
+        }
+    }
+
+    fn map(&mut self, subject: &Subject, old: &Map<String, Value>, new: &Map<String, Value>) {
+        for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+            self.key(subject, key, old.get(key), new.get(key));
+        }
+    }
+
+    fn named(&mut self, what: &str, old: &[Value], new: &[Value]) {
+        let subject = |item: &Value| Subject {
+            name: format!("{what} {}", item["name"].as_str().unwrap_or_default()),
+            inner: String::new(),
+        };
+        let find =
+            |list: &[Value], item: &Value| list.iter().find(|other| other["name"] == item["name"]).cloned();
+        for item in old {
+            match (item, find(new, item)) {
+                (Value::Object(before), Some(Value::Object(after))) => {
+                    self.map(&subject(item), before, &after)
+                }
+                _ => self.push(&subject(item), "removed".to_owned()),
+            }
+        }
+        for item in new.iter().filter(|item| find(old, item).is_none()) {
+            self.push(&subject(item), "added".to_owned());
+        }
+    }
+
+    fn targets(&mut self, subject: &Subject, old: &[Value], new: &[Value]) {
+        let parts = |target: &Value| match target {
+            Value::Object(map) => {
+                (map["url"].as_str().unwrap_or_default().to_owned(), map["weight"].as_u64())
+            }
+            other => (other.as_str().unwrap_or_default().to_owned(), Some(1)),
+        };
+        let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (old.iter().map(parts).collect(), new.iter().map(parts).collect());
+        for (url, weight) in &old {
+            match new.get(url) {
+                None => self.leaf(subject, |_| format!("−1 target {url}")),
+                Some(other) if other != weight => self.leaf(subject, |_| {
+                    format!("target {url} weight {} → {}", weight.unwrap_or(1), other.unwrap_or(1))
+                }),
+                Some(_) => {}
+            }
+        }
+        for url in new.keys().filter(|url| !old.contains_key(*url)) {
+            self.leaf(subject, |_| format!("+1 target {url}"));
+        }
+    }
+
+    fn list(&mut self, subject: &Subject, old: &[Value], new: &[Value]) {
+        let gone: Vec<String> = old.iter().filter(|item| !new.contains(item)).map(show).collect();
+        let come: Vec<String> = new.iter().filter(|item| !old.contains(item)).map(show).collect();
+        self.leaf(subject, |key| {
+            let mut parts = Vec::new();
+            if !gone.is_empty() {
+                parts.push(format!("−{}", gone.join(" −")));
+            }
+            if !come.is_empty() {
+                parts.push(format!("+{}", come.join(" +")));
+            }
+            if parts.is_empty() {
+                parts.push("in another order".to_owned());
+            }
+            format!("{key} {}", parts.join(" "))
+        });
+    }
+}
+
+/// A value on one line, as it could stand in a document; keys that are empty are left out.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::Null => "none".to_owned(),
+        Value::Object(map) => {
+            let empty = |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty);
+            let entries: Vec<String> =
+                map.iter().filter(|(_, v)| !empty(v)).map(|(k, v)| format!("{k}: {}", show(v))).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

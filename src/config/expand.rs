@@ -1,0 +1,200 @@
+//! `${env:NAME}` and `${file:/path}` inside text values.
+//!
+//! Only values are expanded, never keys, and what comes out is text: it is not read as YAML again, so nothing in an
+//! environment variable or file can add a key. A file loses one line break at its end. `$${` stands for `${`.
+
+use std::path::{Path as FilePath, PathBuf};
+
+use super::findings::Findings;
+use super::path::Path;
+use super::tree::{Node, Value};
+
+/// Largest file that a reference may name, in bytes.
+pub const MAX_REFERENCED_FILE: usize = 64 << 10;
+
+/// Most references in one document.
+const MAX_REFERENCES: usize = 10_000;
+
+/// Most text that references may add to a document, in bytes.
+const MAX_EXPANDED: usize = 16 << 20;
+
+/// Where references lead. Injected, so that reading a document needs neither environment nor disk.
+pub trait Sources {
+    /// The value of an environment variable.
+    fn env(&self, name: &str) -> Result<String, SourceError>;
+
+    /// The content of a file; must read no more than [`MAX_REFERENCED_FILE`] bytes and one.
+    fn file(&self, path: &FilePath) -> Result<Vec<u8>, SourceError>;
+}
+
+/// Why a reference leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// There is no such variable or file.
+    #[error("does not exist")]
+    Missing,
+    /// The value is not UTF-8.
+    #[error("is not text in UTF-8")]
+    NotText,
+    /// The file has more than [`MAX_REFERENCED_FILE`] bytes.
+    #[error("has more than 64 KiB")]
+    TooLarge,
+    /// It exists, but cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Expands every reference in place. Returns the files named, for watching, missing ones included.
+pub(crate) fn expand(root: &mut Node, sources: &dyn Sources, findings: &mut Findings) -> Vec<PathBuf> {
+    let mut expander = Expander { sources, findings, files: Vec::new(), references: 0, bytes: 0 };
+    expander.walk(root, &Path::default());
+    expander.files.sort();
+    expander.files.dedup();
+    expander.files
+}
+
+struct Expander<'a> {
+    sources: &'a dyn Sources,
+    findings: &'a mut Findings,
+    files: Vec<PathBuf>,
+    references: usize,
+    bytes: usize,
+}
+
+impl Expander<'_> {
+    fn walk(&mut self, node: &mut Node, path: &Path) {
+        match &mut node.value {
+            Value::List(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    self.walk(item, &path.index(i));
+                }
+            }
+            Value::Map(entries) => {
+                for entry in entries {
+                    self.walk(&mut entry.node, &path.entry(&entry.key));
+                }
+            }
+            Value::Text(text) if text.contains("${") => match self.text(text) {
+                Ok((expanded, from_outside)) => {
+                    *text = expanded;
+                    node.expanded = from_outside;
+                }
+                Err(problem) => {
+                    let finding = self.findings.error(problem.code, path, problem.message).at(node.at);
+                    finding.expected = problem.expected;
+                    finding.hint = problem.hint;
+                    node.value = Value::Broken;
+                }
+            },
+            _ => {}
+        }
+    }
+
+    /// The text with references replaced, and whether there were any.
+    fn text(&mut self, text: &str) -> Result<(String, bool), Problem> {
+        let mut out = String::new();
+        let mut rest = text;
+        let mut expanded = false;
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                out.push_str(&rest[..start - 1]);
+                out.push_str("${");
+                rest = &rest[start + 2..];
+                continue;
+            }
+            out.push_str(&rest[..start]);
+            let Some(end) = rest[start..].find('}') else {
+                return Err(Problem::new("bad-reference", "a reference without `}`")
+                    .expected("`${env:NAME}` or `${file:/path}`")
+                    .hint("write `$${` for a literal `${`"));
+            };
+            let value = self.reference(&rest[start + 2..start + end])?;
+            self.bytes += value.len();
+            if self.bytes > MAX_EXPANDED {
+                return Err(Problem::new("bad-reference", "references add more than 16 MiB"));
+            }
+            out.push_str(&value);
+            expanded = true;
+            rest = &rest[start + end + 1..];
+        }
+        out.push_str(rest);
+        Ok((out, expanded))
+    }
+
+    fn reference(&mut self, reference: &str) -> Result<String, Problem> {
+        self.references += 1;
+        if self.references > MAX_REFERENCES {
+            return Err(Problem::new("bad-reference", "more than 10000 references"));
+        }
+        match reference.split_once(':') {
+            Some(("env", name)) if is_variable(name) => self.sources.env(name).map_err(|error| {
+                let hint = format!("set `{name}` in the environment of the gateway");
+                Problem::new("unresolved-reference", format!("environment variable `{name}` {error}"))
+                    .hint(hint)
+            }),
+            Some(("file", name)) if !name.is_empty() && !name.contains('\0') => self.file(name),
+            Some(("secret", _)) => {
+                Err(Problem::new("unsupported", "`${secret:…}` is not supported by this version")
+                    .hint("use `${env:NAME}` or `${file:/path}`"))
+            }
+            _ => {
+                let problem = Problem::new("bad-reference", format!("`${{{reference}}}` is not a reference"))
+                    .expected("`${env:NAME}` or `${file:/path}`");
+                Err(if is_variable(reference) {
+                    problem.hint(format!("write `${{env:{reference}}}`"))
+                } else {
+                    problem.hint("write `$${` for a literal `${`")
+                })
+            }
+        }
+    }
+
+    fn file(&mut self, name: &str) -> Result<String, Problem> {
+        let path = FilePath::new(name);
+        self.files.push(path.to_owned());
+        let read = self.sources.file(path).and_then(|bytes| {
+            if bytes.len() > MAX_REFERENCED_FILE {
+                return Err(SourceError::TooLarge);
+            }
+            String::from_utf8(bytes).map_err(|_| SourceError::NotText)
+        });
+        let mut text =
+            read.map_err(|error| Problem::new("unresolved-reference", format!("file `{name}` {error}")))?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        Ok(text)
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+struct Problem {
+    code: &'static str,
+    message: String,
+    expected: Option<String>,
+    hint: Option<String>,
+}
+
+impl Problem {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), expected: None, hint: None }
+    }
+
+    fn expected(mut self, expected: &str) -> Self {
+        self.expected = Some(expected.to_owned());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

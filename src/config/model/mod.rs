@@ -1,0 +1,115 @@
+//! The document as an operator writes it: plain serde structs, one file per area.
+//!
+//! Nothing here is checked beyond its own syntax; [`crate::config::Validated`] is the form that the rest of the program
+//! takes. Every field's comment is its entry in the JSON Schema and in `docs/configuration.md`: first what it does,
+//! with unit and effect; the default is added from [`Default`].
+
+pub mod identity;
+pub mod limit;
+pub mod listener;
+pub mod net;
+pub mod policy;
+pub mod process;
+pub mod route;
+pub mod server;
+pub mod telemetry;
+pub mod text;
+pub mod units;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use identity::{
+    Algorithm, Anonymous, ApiKeys, ClaimRule, ClaimTest, DefaultRole, FailedAttempts, Identity, Issuer,
+    IssuerKind, Jwks, Loopback, Revocations, RoleMapping, RoleName, Scalar,
+};
+pub use limit::{Burst, BurstTokens, Cost, Limit, LimitKey, LimitKeys, PerRole};
+pub use listener::{
+    AdminListener, ClientAuth, Cors, ForwardedHeader, ListenerLimits, ListenerTls, Listeners, McpListener,
+};
+pub use net::{Address, Cidr, HostPattern, HttpUrl};
+pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, Rule};
+pub use process::{InsecureOptions, Runtime, Sessions, Shutdown};
+pub use route::Route;
+pub use server::{
+    Balance, Basic, Breaker, Catalogue, Credential, Dns, Era, HashKey, HeaderCredential, Health, Http,
+    Outlier, Pool, Probe, Retry, Server, Target, Timeouts, UpstreamTls, WeightedTarget,
+};
+pub use telemetry::{AccessLog, Log, LogFormat, LogLevel, MetricsCaps, Otlp, Telemetry};
+pub use text::{BadText, HeaderName, Name, SecretText};
+pub use units::{Percent, Period, Rate, Size};
+
+/// The only document version there is.
+pub const VERSION: u64 = 1;
+
+/// A Tollgate configuration file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Tollgate configuration")]
+pub struct Document {
+    /// Version of this format: always `1`.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u64,
+    /// Where clients and operators connect. Changes need a restart.
+    #[serde(default)]
+    pub listeners: Listeners,
+    /// Threads. Changes need a restart.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Folder for what must survive a restart: the key that seals session ids, cached key sets. Created with mode 0700.
+    #[serde(default = "data_dir")]
+    pub data_dir: PathBuf,
+    /// How long sessions live and how many there may be.
+    #[serde(default)]
+    pub sessions: Sessions,
+    /// The MCP servers behind the gateway.
+    #[serde(default)]
+    pub servers: Vec<Server>,
+    /// What clients dial.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Named token buckets that routes refer to.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// Named rule lists that routes refer to.
+    #[serde(default)]
+    pub policies: Vec<Policy>,
+    /// How callers prove who they are. Without it every caller is refused.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Logs, traces, metrics.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// How the process ends.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// Switches that weaken a protection. Each says what it gives up.
+    #[serde(default)]
+    pub insecure_options: InsecureOptions,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            listeners: Listeners::default(),
+            runtime: Runtime::default(),
+            data_dir: data_dir(),
+            sessions: Sessions::default(),
+            servers: Vec::new(),
+            routes: Vec::new(),
+            limits: Vec::new(),
+            policies: Vec::new(),
+            identity: Identity::default(),
+            telemetry: Telemetry::default(),
+            shutdown: Shutdown::default(),
+            insecure_options: InsecureOptions::default(),
+        }
+    }
+}
+
+fn data_dir() -> PathBuf {
+    PathBuf::from("./data")
+}

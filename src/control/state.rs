@@ -1,0 +1,177 @@
+//! What the app layer tells the control plane, and the JSON that callers see.
+//!
+//! Field names are part of the API: a change of one is a change of `/api/v1`. Times are milliseconds since the Unix
+//! epoch.
+
+use serde::Serialize;
+
+/// The view of the process that the control plane serves. Methods answer from memory and do not block, except
+/// [`ControlState::metrics`], which runs on a thread for blocking work.
+pub trait ControlState: Send + Sync + 'static {
+    /// The metrics in the Prometheus text format.
+    fn metrics(&self) -> String;
+
+    /// What readiness depends on.
+    fn readiness(&self) -> Readiness;
+
+    /// Servers, targets and load.
+    fn status(&self) -> Status;
+
+    /// Which configuration is in force, for each tenant.
+    fn revisions(&self) -> Vec<Revision>;
+}
+
+/// What readiness depends on. See [`Readiness::problems`] for the rule.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Readiness {
+    /// The snapshot in force; `None` until one compiled.
+    pub snapshot: Option<SnapshotState>,
+    /// The last attempt to load a configuration.
+    pub last_reload: Option<ReloadState>,
+    /// Listeners that the configuration asks for.
+    pub listeners: Vec<ListenerState>,
+    /// The process is about to end and wants no new traffic.
+    pub draining: bool,
+    /// How fresh each server's catalogue is.
+    pub catalogues: Vec<CatalogueState>,
+}
+
+impl Readiness {
+    /// Why the process should get no traffic; empty when it should.
+    ///
+    /// A failed reload is no reason, because the last good configuration serves. One stale catalogue is no reason
+    /// either: one dead server must not take the gateway down. All of them stale at once is, because then the fault
+    /// is on this side.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.draining {
+            problems.push("draining".to_owned());
+        }
+        if self.snapshot.is_none() {
+            problems.push("no configuration has compiled".to_owned());
+        }
+        for listener in self.listeners.iter().filter(|l| !l.bound) {
+            problems.push(format!("listener `{}` is not bound to {}", listener.name, listener.address));
+        }
+        if !self.catalogues.is_empty() && self.catalogues.iter().all(|c| c.stale) {
+            problems.push("every server's catalogue is stale".to_owned());
+        }
+        problems
+    }
+}
+
+/// The snapshot in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct SnapshotState {
+    /// Its revision.
+    pub revision: u64,
+    /// When it came into force.
+    pub since: u64,
+}
+
+/// An attempt to load a configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReloadState {
+    /// When.
+    pub at: u64,
+    /// `applied`, `unchanged`, `rejected` or `failed`.
+    pub outcome: &'static str,
+    /// The error with file, line and field, if it did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it should listen.
+    pub address: String,
+    /// Whether it does.
+    pub bound: bool,
+}
+
+/// A server's catalogue.
+#[derive(Clone, Debug, Serialize)]
+pub struct CatalogueState {
+    /// Whose server.
+    pub tenant: String,
+    /// Which server.
+    pub server: String,
+    /// How old the catalogue is, in milliseconds; `None` before the first fetch.
+    pub age_ms: Option<u64>,
+    /// Older than its refresh allows, or never fetched.
+    pub stale: bool,
+}
+
+/// The process at a glance.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// When the process started.
+    pub started: u64,
+    /// MCP sessions at home here.
+    pub sessions: u64,
+    /// Open event streams to clients.
+    pub streams: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Registered servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerStatus {
+    /// Whose.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// `http`, `sse`, `stdio` or `openapi`.
+    pub transport: &'static str,
+    /// `modern`, `legacy`, or `unknown` before the first contact.
+    pub era: &'static str,
+    /// Whether at least one target takes traffic.
+    pub available: bool,
+    /// Tools in its catalogue; `None` before the first fetch.
+    pub tools: Option<usize>,
+    /// Its targets.
+    pub targets: Vec<TargetStatus>,
+}
+
+/// A target.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetStatus {
+    /// Its address as configured.
+    pub id: String,
+    /// Whether it takes traffic.
+    pub healthy: bool,
+    /// Exchanges it has not finished.
+    pub in_flight: u64,
+    /// Smoothed latency in microseconds, if it was measured.
+    pub latency_us: Option<u64>,
+    /// Until when it is ejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_until: Option<u64>,
+    /// Why it is unhealthy or was ejected last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The configuration in force for a tenant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Revision {
+    /// Whose.
+    pub tenant: String,
+    /// Its number.
+    pub revision: u64,
+    /// `file` or `database`.
+    pub source: &'static str,
+    /// When it came into force.
+    pub since: u64,
+    /// The tenant's last attempt to load one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<ReloadState>,
+}

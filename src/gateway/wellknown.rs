@@ -1,0 +1,54 @@
+//! What the MCP listener answers without knowing who asks: health, and OAuth protected-resource metadata (RFC 9728),
+//! at the path-inserted location of each route and, where there is only one route for the host, at the root.
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use pingora::http::ResponseHeader;
+
+use crate::gateway::Stop;
+use crate::gateway::respond::Failure;
+use crate::snapshot::Snapshot;
+
+/// Where RFC 9728 §3 puts the metadata.
+pub(crate) const METADATA: &str = "/.well-known/oauth-protected-resource";
+
+/// The answer, if the path is one of ours. Other paths under `/.well-known/` do not exist here.
+pub(crate) fn answer(
+    method: &Method,
+    host: &str,
+    path: &str,
+    snapshot: &Snapshot,
+) -> Option<Result<(ResponseHeader, Bytes), Stop>> {
+    if path == "/healthz" {
+        return Some(read_only(method).and_then(|()| build("text/plain", Bytes::from_static(b"ok\n"))));
+    }
+    if !path.starts_with("/.well-known/") {
+        return None;
+    }
+    let metadata = path.strip_prefix(METADATA).and_then(|resource| match resource {
+        "" | "/" => snapshot.only_route(host),
+        resource => snapshot.find(host, resource),
+    });
+    Some(match metadata.and_then(|route| route.metadata.clone()) {
+        Some(json) => read_only(method).and_then(|()| build("application/json", json)),
+        None => Err(Failure::no_route().into()),
+    })
+}
+
+fn read_only(method: &Method) -> Result<(), Stop> {
+    match *method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Ok(()),
+        _ => Err(Failure::method_not_allowed("GET").into()),
+    }
+}
+
+fn build(content_type: &'static str, body: Bytes) -> Result<(ResponseHeader, Bytes), Stop> {
+    let mut header = ResponseHeader::build_no_case(StatusCode::OK, Some(6)).map_err(Stop::client)?;
+    let mut insert = |name, value| header.insert_header(name, value).map_err(Stop::client);
+    insert(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
+    insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+    // Public by nature: browsers' OAuth clients fetch it from any page.
+    insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
+    Ok((header, body))
+}

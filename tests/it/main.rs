@@ -1,0 +1,15 @@
+//! End-to-end tests: a gateway in this process, scripted servers behind it, and clients that see every byte.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod examples;
+mod faults;
+mod framing;
+mod identity;
+mod layering;
+mod limits;
+mod policy;
+mod relay;
+mod reload;
+mod shutdown;
+mod support;
+mod tls;
