@@ -1,0 +1,123 @@
+# Every target runs from a clean checkout; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+# For `make run`: options of `tollgate serve`, such as ARGS="--config conf/minimal.yaml".
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-zA-Z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 36
+
+.PHONY: bootstrap
+bootstrap: ## Install what building needs
+	@scripts/bootstrap.sh build
+
+.PHONY: build
+build: bootstrap ## Build the release binary
+	$(CARGO) build --locked --release
+
+.PHONY: run
+run: build ## Start the gateway with its embedded default and a demo MCP server
+	$(TARGET_DIR)/release/tollgate serve $(ARGS)
+
+.PHONY: test-tools
+test-tools:
+	@scripts/bootstrap.sh test
+	@tests/tools/install.sh clients
+
+.PHONY: test-binaries
+test-binaries: bootstrap
+	$(CARGO) build --locked --workspace --bins
+
+.PHONY: test
+test: test-tools test-binaries ## Run all tests, and a short form of each acceptance run
+	$(CARGO) test --locked --workspace
+	"$$(tests/tools/node.sh)" --test tests/conformance/*.test.mjs
+	tests/conformance/gateway.sh
+	tests/clients/gateway.sh --smoke
+	tests/hostile/run.py --smoke
+	for promise in streams reload restart kill; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+
+.PHONY: lint
+lint: bootstrap ## Check format and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@for script in $$(git ls-files '*.sh' .ci/run); do bash -n "$$script"; done
+
+.PHONY: docs
+docs: bootstrap ## Build the API documentation; broken links are errors
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps
+
+.PHONY: coverage
+coverage: ## Line coverage of the Rust tests (needs cargo-llvm-cov)
+	@$(CARGO) llvm-cov --version >/dev/null 2>&1 || { echo "coverage: cargo install cargo-llvm-cov && rustup component add llvm-tools" >&2; exit 1; }
+	$(CARGO) llvm-cov --locked --workspace --summary-only
+
+.PHONY: deny
+deny: ## Check licences, sources and banned crates (needs cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "deny: cargo install cargo-deny --locked" >&2; exit 1; }
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: conformance
+conformance: test-tools test-binaries ## The official conformance suite, directly and through the gateway, check by check
+	tests/conformance/gateway.sh
+
+# The gateway and what measures it, as one build: the same dependencies with the same features.
+LOAD := $(TARGET_DIR)/release/tollgate-load
+
+.PHONY: build-load
+build-load: bootstrap
+	$(CARGO) build --locked --release -p tollgate -p tollgate-load
+
+.PHONY: bench
+bench: build-load ## Compare with a bare Pingora pass-through: CPU, latency, memory (15 min; docs/measuring.md)
+	$(LOAD) bench $(ARGS)
+
+.PHONY: bench-engines
+bench-engines: bootstrap ## Time the engines one by one (criterion)
+	$(CARGO) bench --locked $(ARGS)
+
+.PHONY: prove-dataplane-cpu
+prove-dataplane-cpu: build-load ## The same as bench, and fail when a figure misses its target
+	$(LOAD) bench --enforce $(ARGS)
+
+.PHONY: prove-dataplane-streams
+prove-dataplane-streams: build-load ## 9,500 streams through one process, 19,000 through two, held for 2 minutes
+	$(LOAD) prove streams $(ARGS)
+
+.PHONY: prove-dataplane-reload
+prove-dataplane-reload: build-load ## 100 reloads in a minute while 64 sessions call: nothing fails
+	$(LOAD) prove reload $(ARGS)
+
+.PHONY: prove-dataplane-restart
+prove-dataplane-restart: build-load ## Zero-downtime restarts while 64 sessions call: nothing fails
+	$(LOAD) prove restart $(ARGS)
+
+.PHONY: prove-dataplane-kill
+prove-dataplane-kill: build-load ## kill -9 of one of two servers: only what was in flight fails
+	$(LOAD) prove kill $(ARGS)
+
+.PHONY: fuzz
+FUZZ_SECONDS ?= 600
+fuzz: bootstrap ## Run every fuzz target for FUZZ_SECONDS (default 600); needs `cargo install cargo-fuzz`
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in header rewrite scan seal sse yaml; do \
+		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; \
+	done
+
+# Long acceptance runs. Each writes its figures to a file in bench-results/.
+
+.PHONY: prove-dataplane-conformance
+prove-dataplane-conformance: conformance ## The same as `conformance`
+
+.PHONY: prove-dataplane-clients
+prove-dataplane-clients: test-tools test-binaries ## Real clients against real servers, through the gateway
+	tests/clients/gateway.sh
+
+.PHONY: prove-dataplane-hostile
+prove-dataplane-hostile: test-tools build ## Hostile input against the release binary
+	TOLLGATE=$(TARGET_DIR)/release/tollgate tests/hostile/run.py
