@@ -2,7 +2,7 @@
 //!
 //! One run starts everything it compares: a fast MCP server ([`fixture`]), the gateway ([`gateway`]), and a Pingora
 //! proxy that does nothing but pass bytes on ([`bare`]). Each is a process of its own, so that the kernel's accounting
-//! tells what each one costs; the load generator ([`drive`]) is a further one. [`bench`] prints the table of figures,
+//! tells what each one costs; the load generator ([`drive`]) is a further one. [`mod@bench`] prints the table of figures,
 //! [`prove`] holds the gateway to promises that are either kept or not.
 //!
 //! Figures are only comparable within one run on one machine: everything is pinned to one core, rounds are interleaved,
