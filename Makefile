@@ -40,6 +40,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
 	for promise in streams reload restart kill; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
 lint: bootstrap ## Check format and lints

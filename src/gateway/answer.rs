@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::exchange::{Exchange, Whole};
@@ -67,16 +66,15 @@ impl Gateway {
             let status =
                 if dispatch.sort == Sort::Delete { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
             seen.status = status.as_u16();
-            let mut header = ResponseHeader::build_no_case(status, Some(6)).map_err(Stop::client)?;
-            common.apply(&mut header).map_err(Stop::client)?;
+            let mut header = headers::response(status, 6);
+            common.apply(&mut header);
             let _ =
                 tokio::time::timeout(Duration::from_secs(1), exchange.collect(ERROR_LIMIT, FOREVER)).await;
             respond::send(session, header, Bytes::new()).await.map_err(Stop::client)?;
             return Ok(Relayed { ended: true, ..Relayed::default() });
         }
         let is_stream = relay::is_event_stream(exchange.headers());
-        let mut header = relay::response_header(exchange.headers(), status, common)
-            .map_err(|e| Stop::Unreadable(e.to_string()))?;
+        let mut header = relay::response_header(exchange.headers(), status, common);
         let mut prefix = Bytes::new();
         if dispatch.sort == Sort::Handshake && status.is_success() {
             prefix = self.handshake(seen, caller, lease, exchange, &mut header, is_stream).await?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pingora::http::ResponseHeader;
+use http::HeaderValue;
+use http::response::Parts;
+use sha2::{Digest as _, Sha256};
 
 use crate::gateway::exchange::{Exchange, Whole};
 use crate::gateway::observe::Observation;
@@ -28,7 +30,7 @@ impl Gateway {
         caller: &Caller,
         lease: &Lease,
         exchange: &mut Exchange,
-        header: &mut ResponseHeader,
+        header: &mut Parts,
         is_stream: bool,
     ) -> Result<Bytes, Stop> {
         let Some(upstream) = headers::single(exchange.headers(), &headers::MCP_SESSION_ID).map(str::to_owned)
@@ -51,15 +53,20 @@ impl Gateway {
             home: self.parts.boot_id,
             serial: Serial::fresh(),
         };
+        let ring = self.parts.keys.load_full();
         let id = token
-            .mint(&self.parts.keys.load(), caller.binding())
+            .mint(&ring, caller.binding())
             .map_err(|e| Failure::upstream_response(caller.route.server_id.as_str(), e.to_string()))?;
         self.parts
             .sessions
             .touch(&token, caller.binding())
             .map_err(|e| Failure::overloaded(e.to_string()))?;
-        seen.session = Some(SessionHash::of(id.as_bytes()));
-        header.insert_header(headers::MCP_SESSION_ID, id).map_err(Stop::client)?;
+        let digest = Sha256::digest(&id).into();
+        seen.session = Some(SessionHash::of_digest(&digest));
+        // The next request will bring it.
+        self.opened.insert(digest, ring, caller.binding(), &token);
+        let id = HeaderValue::try_from(id).map_err(|e| Failure::internal(e.to_string()))?;
+        header.headers.insert(headers::MCP_SESSION_ID, id);
         Ok(body)
     }
 }

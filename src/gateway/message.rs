@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::observe::{Observation, RawId};
@@ -197,9 +196,9 @@ impl Gateway {
         common: &headers::Common<'_>,
         body: Vec<u8>,
     ) -> Result<(), Stop> {
-        let mut header = ResponseHeader::build_no_case(StatusCode::OK, Some(6)).map_err(Stop::client)?;
+        let mut header = headers::response(StatusCode::OK, 6);
         let json = HeaderValue::from_static("application/json");
-        header.insert_header(http::header::CONTENT_TYPE, json).map_err(Stop::client)?;
+        header.headers.insert(http::header::CONTENT_TYPE, json);
         self.send_own(session, seen, common, (header, body.into())).await
     }
 }

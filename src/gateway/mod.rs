@@ -51,6 +51,7 @@ use crate::gateway::exchange::Clients;
 use crate::gateway::front::{Cleanup, Connections, Front, Times};
 use crate::gateway::respond::Failure;
 use crate::gateway::step::admit::Admission;
+use crate::gateway::step::opened::OpenedIds;
 use crate::limit::{Buckets, Permits};
 use crate::mcp::seal::KeyRing;
 use crate::mcp::session::{BootId, Sessions};
@@ -153,6 +154,7 @@ pub struct Gateway {
     cors: headers::Cors,
     streams: Permits<Box<str>>,
     clients: Clients,
+    opened: OpenedIds,
     /// Counts what was refused before a route was known.
     unrouted: Arc<RouteMetrics>,
 }
@@ -247,6 +249,7 @@ impl Gateway {
             streams: Permits::new(MAX_STREAM_HOLDERS),
             admission,
             clients: Clients { connector, pool: wire::Pool::default() },
+            opened: OpenedIds::default(),
             unrouted,
             parts,
             settings,

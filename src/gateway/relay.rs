@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -111,16 +111,16 @@ pub(crate) fn response_header(
     upstream: &HeaderMap,
     status: StatusCode,
     common: &headers::Common<'_>,
-) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build_no_case(status, Some(upstream.len() + 6))?;
+) -> Parts {
+    let mut header = headers::response(status, upstream.len() + 6);
     let connection = upstream.get(http::header::CONNECTION);
     for (name, value) in upstream {
         if headers::passes_downstream(name, connection) {
-            header.append_header(name.clone(), value.clone())?;
+            header.headers.append(name.clone(), value.clone());
         }
     }
-    common.apply(&mut header)?;
-    Ok(header)
+    common.apply(&mut header);
+    header
 }
 
 /// Whether the answer is an event stream.
@@ -138,7 +138,7 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
 pub(crate) async fn json(
     session: &mut ServerSession,
     exchange: &mut Exchange,
-    mut header: ResponseHeader,
+    mut header: Parts,
     plan: &mut Plan<'_>,
 ) -> Result<Relayed, Stop> {
     let started = Instant::now();
@@ -185,7 +185,7 @@ pub(crate) async fn json(
             relayed.waited = waited;
             return Ok(relayed);
         }
-        let _ = header.insert_header(CONTENT_LENGTH, length);
+        header.headers.insert(CONTENT_LENGTH, length);
     }
     Ok(stream_rest(session, exchange, header, first, plan, started).await)
 }
@@ -206,7 +206,7 @@ fn itoa(n: usize) -> String {
     n.to_string()
 }
 
-async fn send_whole(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> Relayed {
+async fn send_whole(session: &mut ServerSession, header: Parts, body: Bytes) -> Relayed {
     let bytes_out = body.len() as u64;
     let client_gone = crate::gateway::respond::send(session, header, body).await.is_err();
     Relayed { bytes_out, client_gone, ended: !client_gone, ..Relayed::default() }
@@ -215,16 +215,16 @@ async fn send_whole(session: &mut ServerSession, header: ResponseHeader, body: B
 async fn stream_rest(
     session: &mut ServerSession,
     exchange: &mut Exchange,
-    mut header: ResponseHeader,
+    mut header: Parts,
     first: Bytes,
     plan: &mut Plan<'_>,
     started: Instant,
 ) -> Relayed {
     if session.as_http1().is_some() && !header.headers.contains_key(CONTENT_LENGTH) {
-        let _ = header.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        header.headers.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut client = Client { session, gone: false, ended: false, sent: 0 };
-    client.gone = client.session.write_response_header(Box::new(header)).await.is_err();
+    client.gone = client.session.write_response_header(Box::new(header.into())).await.is_err();
     client.write(first).await;
     let mut relayed = Relayed::default();
     loop {
@@ -262,19 +262,19 @@ async fn stream_rest(
 pub(crate) async fn events(
     session: &mut ServerSession,
     exchange: &mut Exchange,
-    mut header: ResponseHeader,
+    mut header: Parts,
     plan: &mut Plan<'_>,
 ) -> Relayed {
     // Proxies behind us must not hold events back either.
-    let _ = header.insert_header(headers::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    header.headers.insert(headers::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     if !header.headers.contains_key(CACHE_CONTROL) {
-        let _ = header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        header.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if session.as_http1().is_some() {
-        let _ = header.insert_header(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        header.headers.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut client = Client { session, gone: false, ended: false, sent: 0 };
-    client.gone = client.session.write_response_header(Box::new(header)).await.is_err();
+    client.gone = client.session.write_response_header(Box::new(header.into())).await.is_err();
     let mut relayed = Relayed::default();
     let mut flow = Flow::new(plan.rewrite.is_some(), plan.message_limit);
     let prefix = std::mem::take(&mut plan.prefix);

@@ -12,7 +12,7 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::headers;
@@ -399,13 +399,13 @@ pub(crate) async fn write(
     common: &headers::Common<'_>,
 ) -> pingora::Result<()> {
     let body = jsonrpc::error_body(id, failure.code, &failure.message, failure.data.as_deref());
-    let mut header = ResponseHeader::build_no_case(failure.status, Some(8))?;
-    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    let mut header = headers::response(failure.status, 8);
+    header.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    header.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in &failure.headers {
-        header.append_header(name.clone(), value.clone())?;
+        header.headers.append(name.clone(), value.clone());
     }
-    common.apply(&mut header)?;
+    common.apply(&mut header);
     // Pingora is lenient about the form of chunks: after one that did not make a message, where it ended is a guess.
     let chunked = session.get_header(TRANSFER_ENCODING).is_some();
     if failure.close || chunked || !drained(session).await {
@@ -417,18 +417,18 @@ pub(crate) async fn write(
 /// Writes a whole response with a known length, in one piece.
 pub(crate) async fn send(
     session: &mut ServerSession,
-    mut header: ResponseHeader,
+    mut header: Parts,
     body: Bytes,
 ) -> pingora::Result<()> {
     if body.is_empty() && matches!(header.status.as_u16(), 202 | 204) {
         if header.status == StatusCode::ACCEPTED {
-            header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+            header.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        session.write_response_header(Box::new(header)).await?;
+        session.write_response_header(Box::new(header.into())).await?;
         return session.write_response_body(Bytes::new(), true).await;
     }
-    header.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-    session.write_response_header(Box::new(header)).await?;
+    header.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    session.write_response_header(Box::new(header.into())).await?;
     session.write_response_body(body, true).await
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderValue, Method, StatusCode};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 use pingora::protocols::http::ServerSession;
 
 use crate::auth::{AuthError, Blame, Credential, Identity, challenge};
@@ -175,9 +175,9 @@ impl Gateway {
         session: &mut ServerSession,
         seen: &mut Observation<'_>,
         common: &headers::Common<'_>,
-        (mut header, bytes): (ResponseHeader, Bytes),
+        (mut header, bytes): (Parts, Bytes),
     ) -> Result<(), Stop> {
-        common.apply(&mut header).map_err(Stop::client)?;
+        common.apply(&mut header);
         seen.status = header.status.as_u16();
         seen.bytes_out = bytes.len() as u64;
         respond::send(session, header, bytes).await.map_err(Stop::client)?;
@@ -191,14 +191,13 @@ impl Gateway {
         seen: &mut Observation<'_>,
         common: &headers::Common<'_>,
     ) -> Result<(), Stop> {
-        let mut header =
-            ResponseHeader::build_no_case(StatusCode::NO_CONTENT, Some(8)).map_err(Stop::client)?;
+        let mut header = headers::response(StatusCode::NO_CONTENT, 8);
         let requested = session.req_header().headers.get("access-control-request-headers");
         match &common.origin {
-            Some(origin) => self.cors.preflight(&mut header, origin, requested).map_err(Stop::client)?,
+            Some(origin) => self.cors.preflight(&mut header, origin, requested),
             None => {
                 let allow = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
-                header.insert_header(http::header::ALLOW, allow).map_err(Stop::client)?;
+                header.headers.insert(http::header::ALLOW, allow);
             }
         }
         let common = headers::Common { origin: None, ..common.clone() };

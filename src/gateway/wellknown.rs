@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
-use pingora::http::ResponseHeader;
+use http::response::Parts;
 
-use crate::gateway::Stop;
+use crate::gateway::{Stop, headers};
 use crate::gateway::respond::Failure;
 use crate::snapshot::Snapshot;
 
@@ -19,9 +19,9 @@ pub(crate) fn answer(
     host: &str,
     path: &str,
     snapshot: &Snapshot,
-) -> Option<Result<(ResponseHeader, Bytes), Stop>> {
+) -> Option<Result<(Parts, Bytes), Stop>> {
     if path == "/healthz" {
-        return Some(read_only(method).and_then(|()| build("text/plain", Bytes::from_static(b"ok\n"))));
+        return Some(read_only(method).map(|()| build("text/plain", Bytes::from_static(b"ok\n"))));
     }
     if !path.starts_with("/.well-known/") {
         return None;
@@ -31,7 +31,7 @@ pub(crate) fn answer(
         resource => snapshot.find(host, resource),
     });
     Some(match metadata.and_then(|route| route.metadata.clone()) {
-        Some(json) => read_only(method).and_then(|()| build("application/json", json)),
+        Some(json) => read_only(method).map(|()| build("application/json", json)),
         None => Err(Failure::no_route().into()),
     })
 }
@@ -43,12 +43,11 @@ fn read_only(method: &Method) -> Result<(), Stop> {
     }
 }
 
-fn build(content_type: &'static str, body: Bytes) -> Result<(ResponseHeader, Bytes), Stop> {
-    let mut header = ResponseHeader::build_no_case(StatusCode::OK, Some(6)).map_err(Stop::client)?;
-    let mut insert = |name, value| header.insert_header(name, value).map_err(Stop::client);
-    insert(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
-    insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+fn build(content_type: &'static str, body: Bytes) -> (Parts, Bytes) {
+    let mut header = headers::response(StatusCode::OK, 6);
+    header.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    header.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Public by nature: browsers' OAuth clients fetch it from any page.
-    insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
-    Ok((header, body))
+    header.headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    (header, body)
 }

@@ -14,8 +14,8 @@ export const ROOT = 'file:///test/root';
 export const SAMPLED = 'sampled words';
 export const CAPABILITIES = { sampling: {}, elicitation: {}, roots: { listChanged: true } };
 
-const CHECK_MS = 20_000;
-const ALL_MS = 240_000;
+const CHECK_MS = 60_000;
+const ALL_MS = 600_000;
 const NOTICE_MS = 5_000;
 const PARALLEL_CALLS = 10;
 const INVALID_PARAMS = -32602;

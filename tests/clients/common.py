@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-CHECK_SECONDS = 20
-ALL_SECONDS = 240
+CHECK_SECONDS = 60
+ALL_SECONDS = 600
 SAMPLED = "sampled words"
 ROOT = "file:///test/root"
 PARALLEL_CALLS = 10

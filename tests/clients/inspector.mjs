@@ -13,7 +13,7 @@ import { run, textOf } from './common.mjs';
 const resolve = createRequire(new URL('../../.tools/npm/package.json', import.meta.url)).resolve;
 const PACKAGE = dirname(resolve('@modelcontextprotocol/inspector/package.json'));
 const CLI = join(PACKAGE, 'clients/cli/build/index.js');
-const CALL_MS = 15_000;
+const CALL_MS = 45_000;
 /** The exit code that says that a tool failed; the result is printed all the same. */
 const TOOL_FAILED = 5;
 const LOAD = ['--load', '--load-concurrency', '8', '--load-requests'];

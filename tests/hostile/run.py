@@ -146,7 +146,7 @@ def flood(suite: Suite, report: Report, count: int, name: str, one_address: bool
         mine: dict[int, int] = {}
         dice = random.Random(number)
         connection = None
-        for i in range(count // workers):
+        for i, _ in enumerate(range(number, count, workers)):
             # A new address now and then keeps the limiter on failed attempts from doing all the work.
             if connection is None or (not one_address and i % 25 == 0):
                 if connection:
@@ -173,7 +173,7 @@ def flood(suite: Suite, report: Report, count: int, name: str, one_address: bool
     seconds = time.monotonic() - started
     total = sum(answers.values())
     problem = "" if set(answers) == {401} else f"answers {answers}"
-    problem = problem or ("" if total == count // workers * workers else f"only {total} answers in 300 s")
+    problem = problem or ("" if total == count else f"only {total} answers in 300 s")
     problem = problem or background.verdict()
     suite.upstream.seen.take()
     got = f"{total:,} × 401, {seconds:.0f} s, {total / seconds:,.0f}/s"

@@ -85,6 +85,7 @@ start_gateway() {
   gateway=$!
   local line
   line=$(wait_for "$work/gateway.log" 'event="?started' "$gateway") || die "the gateway did not start"
+  # shellcheck disable=SC2034 # for the script that sources this
   MCP=http://$(sed -E 's/.* mcp=([^ ]+).*/\1/' <<<"$line")
   ADMIN=http://$(sed -E 's/.* admin=([^ ]+).*/\1/' <<<"$line")
   local tries=200

@@ -1,8 +1,8 @@
 //! One run that compares: direct, both bare pass-throughs and Tollgate, round after round.
 //!
 //! Everything is pinned to one core: that gives the steadiest processor times on a machine that is shared, and rates that
-//! mean little by themselves. A round takes each subject once, in an order that moves from round to round; each subject is
-//! started afresh for its memory and again for its processor time.
+//! mean little by themselves. In a round the subjects take turns row by row, in an order that moves from round to round,
+//! and ratios are taken within a round; each subject is started afresh for its memory and again for the rest.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::client::{Call, Connection, Endpoint, Shape};
-use crate::drive::{Held, Outcome, Work};
+use crate::drive::{Held, Kind, Outcome, Work};
 use crate::gateway::{Gateway, Setup};
 use crate::identity::{self, Issuer};
 use crate::process::{self, Process};
@@ -206,9 +206,10 @@ impl Holder {
     ///
     /// # Errors
     /// The process does not start.
-    pub fn start(endpoint: &Endpoint, streams: usize, core: Option<usize>) -> Result<(Self, Held)> {
+    pub fn start(endpoint: &Endpoint, streams: usize, kind: Kind, core: Option<usize>) -> Result<(Self, Held)> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["hold", "--streams", &streams.to_string()]).args(target(endpoint));
+        command.args(["hold", "--streams", &streams.to_string(), "--kind", &value_name(kind)]);
+        command.args(target(endpoint));
         let mut holder = Self(Process::start(command, core, None)?);
         let held = holder.read()?;
         Ok((holder, held))
@@ -237,6 +238,15 @@ impl Holder {
     }
 }
 
+/// The word for a value on the command line.
+fn value_name(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+fn memory_row(streams: usize, kind: Kind) -> String {
+    format!("kib {} {streams}", value_name(kind))
+}
+
 /// Arguments that say where requests go.
 fn target(endpoint: &Endpoint) -> Vec<String> {
     let mut arguments =
@@ -259,13 +269,18 @@ pub fn start_load(endpoint: &Endpoint, arguments: &[String], core: Option<usize>
 
 impl Bench {
     fn run(&mut self) -> Result<()> {
-        let subjects = [DIRECT, MIMALLOC, GLIBC, TOLLGATE];
         for round in 0..self.options.rounds {
-            for at in 0..subjects.len() {
-                let name = subjects[(at + round) % subjects.len()];
-                eprintln!("round {} of {}: {name}", round + 1, self.options.rounds);
-                self.measure(name).map_err(|e| format!("{name}: {e}"))?;
+            eprintln!("round {} of {}", round + 1, self.options.rounds);
+            let mut names = [DIRECT, MIMALLOC, GLIBC, TOLLGATE];
+            let turn = round % names.len();
+            names.rotate_left(turn);
+            for name in names {
+                self.round_of_memory(name).map_err(|e| format!("{name}: {e}"))?;
             }
+            // All run side by side, idle but for the one whose turn it is, so that what is compared is measured within
+            // seconds of each other.
+            let subjects = names.iter().map(|name| Ok((*name, self.start(name)?))).collect::<Result<Vec<_>>>()?;
+            self.round(&subjects)?;
         }
         Ok(())
     }
@@ -299,37 +314,43 @@ impl Bench {
         }
     }
 
-    fn measure(&mut self, name: &str) -> Result<()> {
-        if name != DIRECT {
-            for streams in self.options.streams.clone() {
-                self.memory(name, streams)?;
-            }
-        }
-        let subject = self.start(name)?;
-        let endpoint = subject.endpoint();
+    fn round(&mut self, subjects: &[(&str, Subject)]) -> Result<()> {
         for (row, _, work) in CPU_ROWS {
-            let outcome = self.load(&endpoint, work, 200, None, &subject)?;
-            self.note(row, name, &outcome);
-        }
-        if let Subject::Tollgate(gateway) = &subject {
-            let anonymous = endpoint.with_token(None);
-            // The one call that the route allows.
-            let tight = gateway.refusing();
-            Connection::new(tight.address)
-                .exchange(tight.modern_call(Call { bytes: 1, shape: Shape::Json, delay_ms: 0 }).advance())?;
-            let forged = endpoint.with_token(endpoint.token.as_deref().map(identity::forged));
-            for (row, endpoint, status) in
-                [("401", anonymous, 401), ("401 forged", forged, 401), ("429", tight, 429)]
-            {
-                let outcome = self.load(&endpoint, Work::Refused, status, None, &subject)?;
+            for (name, subject) in subjects {
+                let outcome = self.load(&subject.endpoint(), work, 200, None, subject)?;
                 self.note(row, name, &outcome);
+                if let Subject::Tollgate(gateway) = subject
+                    && row == "json"
+                {
+                    self.refusals(gateway, subject)?;
+                }
             }
         }
-        let outcome = self.load(&endpoint, Work::Json, 200, Some(self.options.rate), &subject)?;
-        self.figures.add("latency p50", name, outcome.latency.p50);
-        self.figures.add("latency p99", name, outcome.latency.p99);
-        self.failed(name, "latency", &outcome);
-        self.delivery(name, &endpoint)
+        for (name, subject) in subjects {
+            let outcome = self.load(&subject.endpoint(), Work::Json, 200, Some(self.options.rate), subject)?;
+            self.figures.add("latency p50", name, outcome.latency.p50);
+            self.figures.add("latency p99", name, outcome.latency.p99);
+            self.failed(name, "latency", &outcome);
+        }
+        for (name, subject) in subjects {
+            self.delivery(name, &subject.endpoint()).map_err(|e| format!("{name}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn refusals(&mut self, gateway: &Gateway, subject: &Subject) -> Result<()> {
+        let endpoint = gateway.endpoint();
+        let tight = gateway.refusing();
+        // The one call that the route allows.
+        Connection::new(tight.address)
+            .exchange(tight.modern_call(Call { bytes: 1, shape: Shape::Json, delay_ms: 0 }).advance())?;
+        let forged = endpoint.with_token(endpoint.token.as_deref().map(identity::forged));
+        let anonymous = endpoint.with_token(None);
+        for (row, endpoint, status) in [("401", anonymous, 401), ("401 forged", forged, 401), ("429", tight, 429)] {
+            let outcome = self.load(&endpoint, Work::Refused, status, None, subject)?;
+            self.note(row, TOLLGATE, &outcome);
+        }
+        Ok(())
     }
 
     fn load(
@@ -340,10 +361,8 @@ impl Bench {
         rate: Option<f64>,
         subject: &Subject,
     ) -> Result<Outcome> {
-        use clap::ValueEnum as _;
         let seconds = self.options.seconds;
-        let work = work.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-        let mut arguments: Vec<String> = vec!["--work".to_owned(), work];
+        let mut arguments: Vec<String> = vec!["--work".to_owned(), value_name(work)];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("--expect", expect.to_string());
         add("--seconds", seconds.to_string());
@@ -374,22 +393,31 @@ impl Bench {
         }
     }
 
-    fn memory(&mut self, name: &str, streams: usize) -> Result<()> {
+    fn round_of_memory(&mut self, name: &str) -> Result<()> {
+        for (at, streams) in self.options.streams.clone().into_iter().enumerate() {
+            self.memory(name, streams, Kind::Get)?;
+            if at == 0 {
+                self.memory(name, streams, Kind::Listen)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, name: &str, streams: usize, kind: Kind) -> Result<()> {
         let subject = self.start(name)?;
         let endpoint = subject.endpoint();
         let Some(pid) = subject.pid() else { return Ok(()) };
         let settle = |what: Work| -> Result<()> {
-            use clap::ValueEnum as _;
-            let work = what.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-            let arguments =
-                ["--work", &work, "--warm", "0", "--seconds", "0.2", "--connections", "8"].map(str::to_owned);
-            start_load(&endpoint, &arguments, Some(self.options.core))?.finish().map(drop)
+            let arguments = ["--work", &value_name(what), "--warm", "0", "--seconds", "0.2", "--connections", "8"];
+            let load = start_load(&endpoint, &arguments.map(str::to_owned), Some(self.options.core))?;
+            load.finish().map(drop)
         };
         settle(Work::Json)?;
         settle(Work::Session)?;
+        settle(Work::Modern)?;
         std::thread::sleep(SETTLE);
         let before = process::pss_kib(pid)?;
-        let (mut holder, _) = Holder::start(&endpoint, streams, Some(self.options.core))?;
+        let (mut holder, _) = Holder::start(&endpoint, streams, kind, Some(self.options.core))?;
         // Every stream has carried something, and is silent again, as streams are.
         let held = self.until_all_heard(&mut holder, streams)?;
         std::thread::sleep(SETTLE);
@@ -400,7 +428,7 @@ impl Bench {
             eprintln!("{name}, {streams} streams: {held:?}");
         }
         let each = after.saturating_sub(before) as f64 / streams as f64;
-        self.figures.add(&format!("kib {streams}"), name, each);
+        self.figures.add(&memory_row(streams, kind), name, each);
         Ok(())
     }
 
@@ -422,7 +450,7 @@ impl Bench {
 
     fn delivery(&mut self, name: &str, endpoint: &Endpoint) -> Result<()> {
         let streams = if self.options.smoke { 10 } else { DELIVERY_STREAMS };
-        let (mut holder, _) = Holder::start(endpoint, streams, Some(self.options.core))?;
+        let (mut holder, _) = Holder::start(endpoint, streams, Kind::Get, Some(self.options.core))?;
         // Through Tollgate the streams are spread over both.
         let shares = if name == TOLLGATE { 2.0 } else { 1.0 };
         for (_, address) in &self.fixtures {
@@ -447,8 +475,8 @@ impl Bench {
 
     fn goals(&self) -> Vec<Goal> {
         let f = &self.figures;
-        let ratio = |row: &str, over: &str, base: &str| f.median(row, TOLLGATE) / f.median(over, base);
-        let over_direct = |row: &str| f.median(row, TOLLGATE) - f.median(row, DIRECT);
+        let ratio = |row: &str, over: &str, base: &str| f.compare((row, TOLLGATE), (over, base), |a, b| a / b);
+        let over_direct = |row: &str| f.compare((row, TOLLGATE), (row, DIRECT), |a, b| a - b);
         let goal = |what: &str, measured: f64, must: f64, stretch: f64, unit: &'static str| Goal {
             what: what.to_owned(),
             measured,
@@ -498,13 +526,18 @@ impl Bench {
             goal("event delivery over direct, p50", over_direct("delivery p50"), 100.0, 50.0, "µs"),
             goal("event delivery over direct, p99", over_direct("delivery p99"), 1000.0, 500.0, "µs"),
         ];
-        for streams in &self.options.streams {
-            let row = format!("kib {streams}");
-            let what = format!("memory per stream of {streams}");
+        for (streams, kind, what) in self.memory_rows() {
+            let row = memory_row(streams, kind);
             goals.push(goal(&what, f.median(&row, TOLLGATE), 60.0, 20.0, "KiB"));
             goals.push(goal(&format!("{what}, to bare glibc"), ratio(&row, &row, GLIBC), 1.0, 0.34, ""));
         }
         goals
+    }
+
+    fn memory_rows(&self) -> Vec<(usize, Kind, String)> {
+        let get = self.options.streams.iter().map(|n| (*n, Kind::Get, format!("KiB per stream of {n}, GET")));
+        let listen = self.options.streams.first().map(|n| (*n, Kind::Listen, format!("KiB per stream of {n}, listen")));
+        get.chain(listen).collect()
     }
 
     fn publish(&self) -> Result<bool> {

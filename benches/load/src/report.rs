@@ -54,6 +54,13 @@ impl Figures {
         self.0.get(row).and_then(|row| row.get(subject)).cloned().unwrap_or_default()
     }
 
+    /// Median, over the rounds, of how one compares with the other in the same round: what disturbs a round disturbs
+    /// both.
+    pub fn compare(&self, one: (&str, &str), other: (&str, &str), how: impl Fn(f64, f64) -> f64) -> f64 {
+        let (one, other) = (self.of(one.0, one.1), self.of(other.0, other.1));
+        Samples(one.0.iter().zip(&other.0).map(|(a, b)| how(*a, *b)).collect()).median()
+    }
+
     /// Median of a row.
     pub fn median(&self, row: &str, subject: &str) -> f64 {
         self.of(row, subject).median()

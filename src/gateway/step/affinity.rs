@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
 use crate::gateway::observe::Observation;
 use crate::gateway::respond::Failure;
@@ -70,20 +71,28 @@ impl Gateway {
             return Presented::Nothing;
         }
         let Some(id) = headers::single(request, &header::SESSION_ID) else { return Presented::Unknown };
-        seen.session = Some(SessionHash::of(id.as_bytes()));
+        let digest = Sha256::digest(id).into();
+        seen.session = Some(SessionHash::of_digest(&digest));
         let ring = self.parts.keys.load();
-        let now = self.parts.clock.unix_secs();
-        let mut buffer = TokenBuf::default();
-        let opened =
-            SessionToken::open(&ring, caller.binding(), id, now, self.parts.session_max_age, &mut buffer);
-        let Ok(token) = opened else { return Presented::Unknown };
-        let Ok(record) = self.parts.sessions.touch(&token, caller.binding()) else {
+        let (now, max_age) = (self.parts.clock.unix_secs(), self.parts.session_max_age);
+        let binding = caller.binding();
+        let opened = match self.opened.get(&digest, &ring, binding, now, max_age) {
+            Some(opened) => opened,
+            None => {
+                let mut buffer = TokenBuf::default();
+                match SessionToken::open(&ring, binding, id, now, max_age, &mut buffer) {
+                    Ok(token) => self.opened.insert(digest, ring.clone(), binding, &token),
+                    Err(_) => return Presented::Unknown,
+                }
+            }
+        };
+        let Ok(record) = self.parts.sessions.touch(&opened.token(), binding) else {
             return Presented::Unknown;
         };
         Presented::Session(Session {
             record,
-            target: token.target.map(TargetRef::from_text),
-            upstream: token.upstream.and_then(|id| HeaderValue::from_str(id).ok()),
+            target: opened.target.clone(),
+            upstream: opened.upstream.clone(),
         })
     }
 

@@ -3,5 +3,6 @@
 pub(crate) mod admit;
 pub(crate) mod affinity;
 pub(crate) mod client;
+pub(crate) mod opened;
 pub(crate) mod permit;
 pub(crate) mod select;

@@ -112,11 +112,16 @@ impl Endpoint {
 
     /// `tools/call` of the revision without sessions.
     pub fn modern_call(&self, call: Call) -> Request {
-        let meta = format!(
-            r#","_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientInfo":{{"name":"tollgate-load","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}"#
-        );
+        let meta = format!(",{}", meta());
         let headers = [("Mcp-Protocol-Version", MODERN), ("Mcp-Method", "tools/call"), ("Mcp-Name", "fill")];
         self.post(None, &headers, &rpc("tools/call", &call.params(&meta), true))
+    }
+
+    /// `subscriptions/listen` for changes of the list of tools.
+    pub fn listen(&self) -> Request {
+        let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{}}}"#, meta());
+        let headers = [("Mcp-Protocol-Version", MODERN), ("Mcp-Method", "subscriptions/listen")];
+        self.post(None, &headers, &rpc("subscriptions/listen", &params, true))
     }
 
     fn post(&self, session: Option<&str>, headers: &[(&str, &str)], body: &str) -> Request {
@@ -160,6 +165,13 @@ impl Call {
             r#"{{"name":"fill","arguments":{{"bytes":{bytes},"events":{events},"delay_ms":{delay_ms}}}{meta}}}"#
         )
     }
+}
+
+/// What each request of the revision without sessions says of its client.
+fn meta() -> String {
+    format!(
+        r#""_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientInfo":{{"name":"tollgate-load","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}"#
+    )
 }
 
 fn rpc(method: &str, params: &str, id: bool) -> String {

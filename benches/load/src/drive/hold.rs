@@ -24,6 +24,15 @@ const OPENING: usize = 32;
 /// How long opening one may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Kinds of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// GET in a session of its own.
+    Get,
+    /// `subscriptions/listen`, without a session.
+    Listen,
+}
+
 /// How to hold streams.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -36,6 +45,9 @@ pub struct Options {
     /// Bearer token.
     #[arg(long)]
     pub token: Option<String>,
+    /// Which streams.
+    #[arg(long, value_enum, default_value = "get")]
+    pub kind: Kind,
     /// How many.
     #[arg(long, default_value_t = 100)]
     pub streams: usize,
@@ -85,11 +97,12 @@ async fn run(options: &Options) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let endpoint =
         Endpoint { address: options.target, path: options.path.clone(), token: options.token.clone() };
+    let kind = options.kind;
     for _ in 0..options.streams {
         let permit = opening.clone().acquire_owned().await?;
         let (state, endpoint, mut stopped) = (state.clone(), endpoint.clone(), stopped.clone());
         tokio::task::spawn_local(async move {
-            let opened = tokio::time::timeout(PATIENCE, open(&endpoint)).await;
+            let opened = tokio::time::timeout(PATIENCE, open(&endpoint, kind)).await;
             drop(permit);
             let (stream, reader) = match opened.map_err(Into::into).and_then(|opened| opened) {
                 Ok(opened) => opened,
@@ -147,17 +160,23 @@ struct Reader {
     pending: Vec<u8>,
 }
 
-async fn open(endpoint: &Endpoint) -> Result<(TcpStream, Reader)> {
+async fn open(endpoint: &Endpoint, kind: Kind) -> Result<(TcpStream, Reader)> {
     let mut stream = TcpStream::connect(endpoint.address).await?;
     stream.set_nodelay(true)?;
-    let answer = exchange(&mut stream, &mut endpoint.initialize(), 200).await?;
-    let session = answer.session.ok_or("no session id")?;
-    exchange(&mut stream, &mut endpoint.initialized(&session), 202).await?;
-    stream.write_all(endpoint.stream(&session).advance()).await?;
+    let mut request = match kind {
+        Kind::Get => {
+            let answer = exchange(&mut stream, &mut endpoint.initialize(), 200).await?;
+            let session = answer.session.ok_or("no session id")?;
+            exchange(&mut stream, &mut endpoint.initialized(&session), 202).await?;
+            endpoint.stream(&session)
+        }
+        Kind::Listen => endpoint.listen(),
+    };
+    stream.write_all(request.advance()).await?;
     let mut received = Vec::new();
     let (head, at) = read_head(&stream, &mut received).await?;
     if head.status != 200 || !head.events || head.framing != Framing::Chunked {
-        return Err(format!("GET: {} with {}", head.status, String::from_utf8_lossy(&received[at..])).into());
+        return Err(format!("{} with {}", head.status, String::from_utf8_lossy(&received[at..])).into());
     }
     let mut reader = Reader { chunks: Chunks::default(), pending: Vec::new() };
     reader.chunks.feed(&received[at..], &mut reader.pending)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 pub use closed::closed;
-pub use hold::{Held, Options as HoldOptions, hold};
+pub use hold::{Held, Kind, Options as HoldOptions, hold};
 pub use open::open;
 
 use crate::Result;

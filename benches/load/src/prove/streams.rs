@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Checks, Stage};
 use crate::bench::{Holder, pace, start_load};
-use crate::drive::{Held, Outcome};
+use crate::drive::{Held, Kind, Outcome};
 use crate::{Result, process, report};
 
 /// How streams are put to the test.
@@ -20,6 +20,9 @@ pub struct Options {
     /// Streams for each gateway.
     #[arg(long, default_value_t = 9_500)]
     pub streams: usize,
+    /// Which streams.
+    #[arg(long, value_enum, default_value = "get")]
+    pub kind: Kind,
     /// Gateways, each with streams of its own. Default: first one, then two.
     #[arg(long)]
     pub gateways: Option<usize>,
@@ -155,7 +158,7 @@ fn one(number: usize, options: &Options) -> Result<One> {
     let pid = gateway.process.pid();
     thread::sleep(Duration::from_millis(500));
     let empty = process::pss_kib(pid)?;
-    let (mut holder, opened) = Holder::start(&endpoint, options.streams, None)?;
+    let (mut holder, opened) = Holder::start(&endpoint, options.streams, options.kind, None)?;
     eprintln!("gateway {}: {} streams open, {} refused", number + 1, opened.open, opened.refused);
     pace(server, Some(options.streams as f64 / options.every))?;
     let mut arguments = vec!["--rate".to_owned(), options.rate.to_string()];
