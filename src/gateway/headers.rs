@@ -6,7 +6,8 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, FORWARDED, HeaderMap, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, FORWARDED, HeaderMap,
+    VARY,
 };
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -273,7 +274,8 @@ mod tests {
 
     #[test]
     fn challenges_and_cookies_of_the_server_stay_behind() {
-        for name in ["www-authenticate", "set-cookie", "transfer-encoding", "server", "date", "x-request-id"] {
+        for name in ["www-authenticate", "set-cookie", "transfer-encoding", "server", "date", "x-request-id"]
+        {
             assert!(!passes_downstream(&HeaderName::from_static(name), None), "{name}");
         }
     }

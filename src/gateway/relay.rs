@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
 use http::response::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
 use http::response::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::headers;
@@ -415,11 +415,7 @@ pub(crate) async fn write(
 }
 
 /// Writes a whole response with a known length, in one piece.
-pub(crate) async fn send(
-    session: &mut ServerSession,
-    mut header: Parts,
-    body: Bytes,
-) -> pingora::Result<()> {
+pub(crate) async fn send(session: &mut ServerSession, mut header: Parts, body: Bytes) -> pingora::Result<()> {
     if body.is_empty() && matches!(header.status.as_u16(), 202 | 204) {
         if header.status == StatusCode::ACCEPTED {
             header.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN};
-use http::{HeaderValue, Method, StatusCode};
 use http::response::Parts;
+use http::{HeaderValue, Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 
 use crate::auth::{AuthError, Blame, Credential, Identity, challenge};

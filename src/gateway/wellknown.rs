@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, StatusCode};
 use http::response::Parts;
+use http::{HeaderValue, Method, StatusCode};
 
-use crate::gateway::{Stop, headers};
 use crate::gateway::respond::Failure;
+use crate::gateway::{Stop, headers};
 use crate::snapshot::Snapshot;
 
 /// Where RFC 9728 §3 puts the metadata.

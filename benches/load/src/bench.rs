@@ -206,7 +206,12 @@ impl Holder {
     ///
     /// # Errors
     /// The process does not start.
-    pub fn start(endpoint: &Endpoint, streams: usize, kind: Kind, core: Option<usize>) -> Result<(Self, Held)> {
+    pub fn start(
+        endpoint: &Endpoint,
+        streams: usize,
+        kind: Kind,
+        core: Option<usize>,
+    ) -> Result<(Self, Held)> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["hold", "--streams", &streams.to_string(), "--kind", &value_name(kind)]);
         command.args(target(endpoint));
@@ -279,7 +284,8 @@ impl Bench {
             }
             // All run side by side, idle but for the one whose turn it is, so that what is compared is measured within
             // seconds of each other.
-            let subjects = names.iter().map(|name| Ok((*name, self.start(name)?))).collect::<Result<Vec<_>>>()?;
+            let subjects =
+                names.iter().map(|name| Ok((*name, self.start(name)?))).collect::<Result<Vec<_>>>()?;
             self.round(&subjects)?;
         }
         Ok(())
@@ -327,7 +333,8 @@ impl Bench {
             }
         }
         for (name, subject) in subjects {
-            let outcome = self.load(&subject.endpoint(), Work::Json, 200, Some(self.options.rate), subject)?;
+            let outcome =
+                self.load(&subject.endpoint(), Work::Json, 200, Some(self.options.rate), subject)?;
             self.figures.add("latency p50", name, outcome.latency.p50);
             self.figures.add("latency p99", name, outcome.latency.p99);
             self.failed(name, "latency", &outcome);
@@ -346,7 +353,9 @@ impl Bench {
             .exchange(tight.modern_call(Call { bytes: 1, shape: Shape::Json, delay_ms: 0 }).advance())?;
         let forged = endpoint.with_token(endpoint.token.as_deref().map(identity::forged));
         let anonymous = endpoint.with_token(None);
-        for (row, endpoint, status) in [("401", anonymous, 401), ("401 forged", forged, 401), ("429", tight, 429)] {
+        for (row, endpoint, status) in
+            [("401", anonymous, 401), ("401 forged", forged, 401), ("429", tight, 429)]
+        {
             let outcome = self.load(&endpoint, Work::Refused, status, None, subject)?;
             self.note(row, TOLLGATE, &outcome);
         }
@@ -408,7 +417,8 @@ impl Bench {
         let endpoint = subject.endpoint();
         let Some(pid) = subject.pid() else { return Ok(()) };
         let settle = |what: Work| -> Result<()> {
-            let arguments = ["--work", &value_name(what), "--warm", "0", "--seconds", "0.2", "--connections", "8"];
+            let arguments =
+                ["--work", &value_name(what), "--warm", "0", "--seconds", "0.2", "--connections", "8"];
             let load = start_load(&endpoint, &arguments.map(str::to_owned), Some(self.options.core))?;
             load.finish().map(drop)
         };
@@ -475,7 +485,8 @@ impl Bench {
 
     fn goals(&self) -> Vec<Goal> {
         let f = &self.figures;
-        let ratio = |row: &str, over: &str, base: &str| f.compare((row, TOLLGATE), (over, base), |a, b| a / b);
+        let ratio =
+            |row: &str, over: &str, base: &str| f.compare((row, TOLLGATE), (over, base), |a, b| a / b);
         let over_direct = |row: &str| f.compare((row, TOLLGATE), (row, DIRECT), |a, b| a - b);
         let goal = |what: &str, measured: f64, must: f64, stretch: f64, unit: &'static str| Goal {
             what: what.to_owned(),
@@ -536,7 +547,11 @@ impl Bench {
 
     fn memory_rows(&self) -> Vec<(usize, Kind, String)> {
         let get = self.options.streams.iter().map(|n| (*n, Kind::Get, format!("KiB per stream of {n}, GET")));
-        let listen = self.options.streams.first().map(|n| (*n, Kind::Listen, format!("KiB per stream of {n}, listen")));
+        let listen = self
+            .options
+            .streams
+            .first()
+            .map(|n| (*n, Kind::Listen, format!("KiB per stream of {n}, listen")));
         get.chain(listen).collect()
     }
 

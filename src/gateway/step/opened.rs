@@ -110,3 +110,86 @@ impl OpenedId {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::session::TokenBuf;
+
+    const NOW: u64 = 1_800_000_000;
+    const MAX_AGE: u64 = 3600;
+
+    struct Owner(TenantId, RouteId, PrincipalId);
+
+    impl Owner {
+        fn new(tenant: &str, route: &str, principal: &str) -> Self {
+            Self(tenant.into(), route.into(), principal.into())
+        }
+
+        fn binding(&self) -> Binding<'_> {
+            Binding { tenant: &self.0, route: &self.1, principal: &self.2 }
+        }
+    }
+
+    fn token() -> SessionToken<'static> {
+        SessionToken {
+            target: Some("10.0.0.1:9001"),
+            upstream: Some("5f0c-upstream"),
+            version: Version::V2025_11_25,
+            issued_at: NOW,
+            home: BootId::fresh(),
+            serial: Serial::fresh(),
+        }
+    }
+
+    fn alice() -> Owner {
+        Owner::new("acme", "weather", "user:alice")
+    }
+
+    #[test]
+    fn an_opened_id_says_what_opening_it_says() {
+        let (ids, ring, owner) = (OpenedIds::default(), Arc::new(KeyRing::generate(NOW).unwrap()), alice());
+        let token = token();
+        let sealed = token.mint(&ring, owner.binding()).unwrap();
+        ids.insert([1; 32], ring.clone(), owner.binding(), &token);
+        let kept = ids.get(&[1; 32], &ring, owner.binding(), NOW, MAX_AGE).unwrap();
+        let mut buffer = TokenBuf::default();
+        let opened = SessionToken::open(&ring, owner.binding(), &sealed, NOW, MAX_AGE, &mut buffer);
+        assert_eq!(Ok(kept.token()), opened);
+        assert!(ids.get(&[2; 32], &ring, owner.binding(), NOW, MAX_AGE).is_none(), "another id");
+    }
+
+    #[test]
+    fn nobody_else_may_use_it() {
+        let (ids, ring, owner) = (OpenedIds::default(), Arc::new(KeyRing::generate(NOW).unwrap()), alice());
+        ids.insert([1; 32], ring.clone(), owner.binding(), &token());
+        for other in [
+            Owner::new("evil", "weather", "user:alice"),
+            Owner::new("acme", "files", "user:alice"),
+            Owner::new("acme", "weather", "user:mallory"),
+        ] {
+            assert!(ids.get(&[1; 32], &ring, other.binding(), NOW, MAX_AGE).is_none());
+        }
+    }
+
+    #[test]
+    fn it_ends_with_its_age_and_with_the_keys_that_sealed_it() {
+        let (ids, ring, owner) = (OpenedIds::default(), Arc::new(KeyRing::generate(NOW).unwrap()), alice());
+        ids.insert([1; 32], ring.clone(), owner.binding(), &token());
+        assert!(ids.get(&[1; 32], &ring, owner.binding(), NOW + MAX_AGE, MAX_AGE).is_some());
+        assert!(ids.get(&[1; 32], &ring, owner.binding(), NOW + MAX_AGE + 1, MAX_AGE).is_none());
+        let rotated = Arc::new(ring.rotate(NOW, 0, MAX_AGE).unwrap());
+        assert!(ids.get(&[1; 32], &rotated, owner.binding(), NOW, MAX_AGE).is_none(), "asks the new keys");
+    }
+
+    #[test]
+    fn no_more_are_kept_than_the_bound_says() {
+        let (ids, ring, owner) = (OpenedIds::default(), Arc::new(KeyRing::generate(NOW).unwrap()), alice());
+        for n in 0..CAPACITY + 1000 {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_be_bytes());
+            ids.insert(digest, ring.clone(), owner.binding(), &token());
+        }
+        assert!(ids.0.len() as u64 <= CAPACITY);
+    }
+}
