@@ -10,6 +10,7 @@
 //!   can be resumed, so we leave it, too, and the server keeps what the client will ask for; any other answer is read to
 //!   its end and dropped, because to the server our leaving would be the client's.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +145,10 @@ pub(crate) async fn json(
     let started = Instant::now();
     let cancels = plan.cancel_on_disconnect;
     if let Some(rewrite) = reborrow(&mut plan.rewrite) {
-        let collected = left_or(session, cancels, exchange.collect(plan.message_limit, plan.idle)).await?;
+        let collected = {
+            let collecting = pin!(exchange.collect(plan.message_limit, plan.idle));
+            left_or(session, cancels, collecting).await?
+        };
         let (body, whole) = collected.map_err(Stop::Broken)?;
         let waited = started.elapsed();
         if whole == Whole::Yes {
@@ -167,15 +171,15 @@ pub(crate) async fn json(
         return Ok(send_whole(session, header, std::mem::take(&mut plan.prefix)).await);
     }
     // A declared length lets the header and the first piece leave together.
-    let first =
-        match left_or(session, cancels, exchange.chunk_within(plan.idle)).await?.map_err(Stop::Broken)? {
-            None => {
-                let mut relayed = send_whole(session, header, Bytes::new()).await;
-                relayed.waited = started.elapsed();
-                return Ok(relayed);
-            }
-            Some(first) => first,
-        };
+    let first = {
+        let waiting = pin!(exchange.chunk_within(plan.idle));
+        left_or(session, cancels, waiting).await?
+    };
+    let Some(first) = first.map_err(Stop::Broken)? else {
+        let mut relayed = send_whole(session, header, Bytes::new()).await;
+        relayed.waited = started.elapsed();
+        return Ok(relayed);
+    };
     if let Some(length) = exchange.headers().get(CONTENT_LENGTH).cloned() {
         if length.as_bytes() == itoa(first.len()).as_bytes() {
             let waited = started.elapsed();
@@ -194,9 +198,9 @@ pub(crate) async fn json(
 async fn left_or<T>(
     session: &mut ServerSession,
     cancels: bool,
-    wait: impl Future<Output = T>,
+    wait: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stop> {
-    match race(session, std::pin::pin!(wait), cancels).await {
+    match race(session, wait, cancels).await {
         Race::Done(done) => Ok(done),
         Race::Gone(detail) => Err(Stop::Client(detail)),
     }
