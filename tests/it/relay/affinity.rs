@@ -158,6 +158,27 @@ async fn a_task_of_somebody_else_is_not_reached_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_task_is_good_only_for_whom_it_is() {
+    let up = Upstream::start("one", Era::Modern, None, stateful("one")).await;
+    let issuer = Issuer::new("corp");
+    let gateway = Gateway::relay(&[&up])
+        .server("era: modern")
+        .identity(&format!("issuers: [{}]", issuer.yaml()))
+        .start()
+        .await;
+    let of = |name: &str| gateway.caller().bearer(&issuer.token(name, &gateway.url()));
+    let (alice, mallory) = (of("alice"), of("mallory"));
+    let task = result(&alice, &alice.tool("task")).await["taskId"].as_str().unwrap().to_owned();
+    let status = result(&mallory, &mallory.modern("tasks/get", json!({ "taskId": task }))).await;
+    assert_eq!(status["taskId"], task.as_str(), "it is answered by the name that was asked for");
+    let asked = |call: &Call| call.message()["params"]["taskId"].as_str().unwrap_or_default().to_owned();
+    let seen: Vec<String> = up.calls().iter().filter(|c| c.method() == "tasks/get").map(|c| asked(c)).collect();
+    assert!(!seen.contains(&"task-of-one".to_owned()), "the server was asked about {seen:?}");
+    result(&alice, &alice.modern("tasks/get", json!({ "taskId": task }))).await;
+    assert_eq!(asked(&up.calls().into_iter().next_back().unwrap()), "task-of-one");
+}
+
+#[tokio::test]
 async fn a_state_whose_target_is_dead_is_refused_as_invalid() {
     let ups = two_modern().await;
     let gateway =
