@@ -1255,6 +1255,11 @@ add(
         'Purpose::Task if BROKEN => b"tollgate seal v1 session",\n'
         '            Purpose::Task => b"tollgate seal v1 task",',
     ),
+    (
+        "src/mcp/seal/ring.rs",
+        "put(&[purpose as u8]);",
+        "put(&[if BROKEN { Purpose::Session as u8 } else { purpose as u8 }]);",
+    ),
     caught_by="lib::mcp::seal::tests::attack_a_token_of_another_purpose",
 )
 add(

@@ -136,10 +136,10 @@ async fn a_task_is_asked_about_where_it_runs() {
         }
     }
     assert_eq!(homes.len(), 2);
-    for up in &ups {
+    for (up, name) in ups.iter().zip(["one", "two"]) {
         for call in up.calls().iter().filter(|c| c.method() == "tasks/get") {
             let id = call.message()["params"]["taskId"].as_str().unwrap().to_owned();
-            assert!(id.starts_with("task-of-"), "the server's own name: {id}");
+            assert_eq!(id, format!("task-of-{name}"), "its own task, by its own name");
             assert_eq!(call.header("mcp-name"), Some(id.as_str()), "in the header, too");
         }
     }
@@ -172,7 +172,8 @@ async fn a_task_is_good_only_for_whom_it_is() {
     let status = result(&mallory, &mallory.modern("tasks/get", json!({ "taskId": task }))).await;
     assert_eq!(status["taskId"], task.as_str(), "it is answered by the name that was asked for");
     let asked = |call: &Call| call.message()["params"]["taskId"].as_str().unwrap_or_default().to_owned();
-    let seen: Vec<String> = up.calls().iter().filter(|c| c.method() == "tasks/get").map(|c| asked(c)).collect();
+    let seen: Vec<String> =
+        up.calls().iter().filter(|c| c.method() == "tasks/get").map(|c| asked(c)).collect();
     assert!(!seen.contains(&"task-of-one".to_owned()), "the server was asked about {seen:?}");
     result(&alice, &alice.modern("tasks/get", json!({ "taskId": task }))).await;
     assert_eq!(asked(&up.calls().into_iter().next_back().unwrap()), "task-of-one");
