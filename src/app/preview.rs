@@ -75,7 +75,7 @@ pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
     let document = loader.load().into_result().map_err(|d| d.to_string())?;
     compile(&loader, &document).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
+        lines.join("\nerror: ")
     })
 }
 

@@ -27,7 +27,10 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
-            eprintln!("error: {message}");
+            // What was found in a document says so itself.
+            let prefix =
+                if message.starts_with("error[") || message.starts_with("warning[") { "" } else { "error: " };
+            eprintln!("{prefix}{message}");
             ExitCode::FAILURE
         }
     }

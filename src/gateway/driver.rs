@@ -22,8 +22,9 @@ use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use tokio::sync::{Notify, watch};
 
-/// Read and write buffers of a client connection. Small, because most connections are idle streams.
-const CLIENT_READ_BUFFER: usize = 4096;
+/// Read and write buffers of a client connection. Small, because most connections are idle streams; and none for reading,
+/// because what reads has a buffer of its own.
+const CLIENT_READ_BUFFER: usize = 0;
 const CLIENT_WRITE_BUFFER: usize = 1460;
 
 /// Counts connections from accept to close, so that a drain knows when it is done.

@@ -326,12 +326,16 @@ impl Exchange {
                 }
             }
             Link::Pingora { mut session, done } => {
-                if done || session.response_done() {
-                    let peer: &HttpPeer = lease.peer();
-                    clients.connector.release_http_session(*session, peer, Some(lease.pool().0)).await;
-                } else {
-                    session.shutdown().await;
-                }
+                // Large, and rarer than the other: every request would have the room for it.
+                Box::pin(async move {
+                    if done || session.response_done() {
+                        let peer: &HttpPeer = lease.peer();
+                        clients.connector.release_http_session(*session, peer, Some(lease.pool().0)).await;
+                    } else {
+                        session.shutdown().await;
+                    }
+                })
+                .await;
             }
         }
     }

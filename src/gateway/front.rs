@@ -8,10 +8,8 @@
 //! - caps on connections in total and by address;
 //! - a drain that does not cut requests which were accepted but not yet read.
 //!
-//! The state of a connection travels in Pingora's "connection user context", from request to request; it ends with the
-//! connection, and with it what the connection counts for. HTTP/2 has no such context: its streams count one by one.
+//! An HTTP/1 connection counts from its first byte to its last; the streams of HTTP/2 count one by one.
 
-use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,17 +19,20 @@ use ahash::AHashMap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::ErrorType;
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 
 use crate::base::net::TrustedProxies;
-use crate::gateway::driver::{InFlight, InFlightGuard};
+use crate::gateway::driver::InFlight;
 use crate::gateway::{After, Gateway};
 
 const SHARDS: usize = 16;
+/// To Pingora: the connection may be kept, for as long as we like; [`Times::idle`] is the deadline.
+const FOR_EVER: u64 = 0;
 
 /// Caps on connections. Counted, not estimated.
 #[derive(Debug)]
@@ -131,13 +132,6 @@ impl Drop for Admitted {
     }
 }
 
-/// One client connection, for as long as it is open.
-#[derive(Debug)]
-struct Connection {
-    _admitted: Admitted,
-    _in_flight: InFlightGuard,
-}
-
 /// Times of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
@@ -172,7 +166,7 @@ impl Cleanup {
     }
 }
 
-/// The application that Pingora's accept loops feed.
+/// What becomes of connections: HTTP/1 in [`Front::http1`], HTTP/2 in Pingora's own loop, which calls back by stream.
 pub(crate) struct Front {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) connections: Arc<Connections>,
@@ -185,55 +179,45 @@ pub(crate) struct Front {
     pub(crate) h2: H2Options,
 }
 
+/// The application that Pingora's accept loops feed.
+///
+/// The task that such a loop makes for a connection has room for a TLS handshake and for HTTP/2, 12 KiB of it, and a
+/// stream would hold it for hours: HTTP/1 gets a task of its own, and Pingora's ends.
+pub(crate) struct Entrance(pub(crate) Arc<Front>);
+
+#[async_trait]
+impl ServerApp for Entrance {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.0.process_new(stream, shutdown).await;
+        }
+        let (front, in_flight) = (self.0.clone(), self.0.in_flight.enter());
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let _in_flight = in_flight;
+            front.http1(stream, shutdown).await;
+        });
+        None
+    }
+}
+
+/// One stream of HTTP/2.
 #[async_trait]
 impl HttpServerApp for Front {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
+        _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let address = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip().to_canonical());
-        if session.is_http2() {
-            let Some(_admitted) = self.connections.admit(address) else {
-                session.shutdown().await;
-                return None;
-            };
-            let _in_flight = self.in_flight.enter();
-            self.gateway.serve(&mut session, address).await;
-            let _ = session.finish().await;
-            return None;
-        }
-        let kept = session.take_connection_user_context().and_then(|c| c.downcast::<Connection>().ok());
-        let first = kept.is_none();
-        let connection = match kept {
-            Some(connection) => connection,
-            None => {
-                let Some(admitted) = self.connections.admit(address) else {
-                    session.shutdown().await;
-                    return None;
-                };
-                Box::new(Connection { _admitted: admitted, _in_flight: self.in_flight.enter() })
-            }
-        };
-        // The deadline below is the real one; Pingora's, per read, must not come first.
-        session.set_read_timeout(None);
-        if !self.read_header(&mut session, first).await {
-            return None;
-        }
-        session.set_write_timeout(Some(self.write_timeout));
-        session.set_min_send_rate(self.min_send_rate);
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
-        if self.gateway.serve(&mut session, address).await == After::Close {
+        let address = address(&session);
+        let Some(_admitted) = self.connections.admit(address) else {
             session.shutdown().await;
             return None;
-        }
-        // A response that promised keep-alive keeps it, also if a shutdown began meanwhile: the next one says `close`.
-        let mut settings = HttpPersistentSettings::for_session(&session);
-        settings.set_user_context(connection as Box<dyn Any + Send + Sync>);
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        };
+        let _in_flight = self.in_flight.enter();
+        self.gateway.serve(&mut session, address).await;
+        let _ = session.finish().await;
+        None
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -245,7 +229,50 @@ impl HttpServerApp for Front {
     }
 }
 
+fn address(session: &ServerSession) -> Option<IpAddr> {
+    session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip().to_canonical())
+}
+
 impl Front {
+    /// Serves the requests of a connection, one after the other.
+    async fn http1(&self, stream: Stream, shutdown: ShutdownWatch) {
+        let mut session = ServerSession::new_http1(stream);
+        let address = address(&session);
+        let Some(_admitted) = self.connections.admit(address) else {
+            session.shutdown().await;
+            return;
+        };
+        session.set_keepalive(Some(FOR_EVER));
+        session.set_keepalive_reuses_remaining(self.options.keepalive_request_limit);
+        let mut first = true;
+        loop {
+            // The deadline below is the real one; Pingora's, per read, must not come first.
+            session.set_read_timeout(None);
+            if !self.read_header(&mut session, first).await {
+                return;
+            }
+            first = false;
+            session.set_write_timeout(Some(self.write_timeout));
+            session.set_min_send_rate(self.min_send_rate);
+            if *shutdown.borrow() {
+                session.set_keepalive(None);
+            }
+            if self.gateway.serve(&mut session, address).await == After::Close {
+                session.shutdown().await;
+                return;
+            }
+            // A response that promised keep-alive keeps it, also if a shutdown began meanwhile: the next one says
+            // `close`.
+            let settings = HttpPersistentSettings::for_session(&session);
+            let Ok(Some(stream)) = session.finish().await else { return };
+            let (stream, settings) = ReusedHttpStream::from_reusable_stream(stream, settings).consume();
+            session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+        }
+    }
+
     /// Reads the request header of an HTTP/1 connection. `false`: there is none, and the connection is over.
     async fn read_header(&self, session: &mut ServerSession, first: bool) -> bool {
         let limit = if first { self.times.header } else { self.times.idle + self.times.header };

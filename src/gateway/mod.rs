@@ -48,7 +48,7 @@ use crate::config::AllowedOrigins;
 use crate::config::model::{ForwardedHeader, HostPattern};
 use crate::gateway::driver::{InFlight, ListenerPlan};
 use crate::gateway::exchange::Clients;
-use crate::gateway::front::{Cleanup, Connections, Front, Times};
+use crate::gateway::front::{Cleanup, Connections, Entrance, Front, Times};
 use crate::gateway::respond::Failure;
 use crate::gateway::step::admit::Admission;
 use crate::gateway::step::opened::OpenedIds;
@@ -287,7 +287,7 @@ impl Gateway {
             h2,
         };
         let plan = ListenerPlan { socket, tls, accept_loops };
-        let running = driver::start(data, "mcp", plan, front, in_flight)?;
+        let running = driver::start(data, "mcp", plan, Entrance(Arc::new(front)), in_flight)?;
         Ok(Listener { running, cleanup, connections })
     }
 

@@ -305,6 +305,7 @@ pub(crate) async fn events(
                 Ok(Some(chunk)) => {
                     heard = Instant::now();
                     relayed.waited += heard - turned;
+                    turned = heard;
                     wrote = heard;
                     resumable = resumable || has_event_id(&chunk);
                     match flow.pass(chunk, reborrow(&mut plan.rewrite)) {
@@ -318,6 +319,7 @@ pub(crate) async fn events(
                 }
                 Ok(None) => {
                     relayed.waited += turned.elapsed();
+                    turned = Instant::now();
                     client.write(flow.rest()).await;
                     client.end().await;
                     break;
@@ -371,6 +373,8 @@ pub(crate) async fn events(
             }
         }
     }
+    // Whatever ended it came while we waited.
+    relayed.waited += turned.elapsed();
     if let Some(reason) = &relayed.broken {
         break_off(&mut client, &flow, plan, reason).await;
     }

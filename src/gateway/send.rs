@@ -108,6 +108,8 @@ impl Gateway {
         seen.asked = true;
         let asked = Instant::now();
         let opened = self.open(session, seen, caller, &dispatch, &outgoing).await;
+        // A stream would keep it.
+        drop(outgoing);
         seen.upstream += asked.elapsed();
         let Answered { mut lease, mut exchange } = opened?;
         lease.first_byte(asked.elapsed());

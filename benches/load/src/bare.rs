@@ -21,7 +21,7 @@ use pingora::upstreams::peer::HttpPeer;
 use crate::{Result, process};
 
 /// As in Tollgate's listener.
-const READ_BUFFER: usize = 4096;
+const READ_BUFFER: usize = 0;
 const WRITE_BUFFER: usize = 1460;
 /// Idle connections kept to the server: as many as the most connections any measurement has at once.
 const POOL: usize = 1024;

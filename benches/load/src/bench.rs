@@ -572,9 +572,7 @@ impl Bench {
                 ("delivery p50".to_owned(), "event delivery, p50 µs".to_owned()),
                 ("delivery p99".to_owned(), "event delivery, p99 µs".to_owned()),
             ])
-            .chain(
-                self.options.streams.iter().map(|n| (format!("kib {n}"), format!("KiB per stream of {n}"))),
-            )
+            .chain(self.memory_rows().into_iter().map(|(n, kind, label)| (memory_row(n, kind), label)))
             .collect();
         let labels: Vec<(&str, &str)> =
             labels.iter().map(|(row, label)| (row.as_str(), label.as_str())).collect();
