@@ -97,8 +97,8 @@ def tracked() -> list[str]:
     return [name for name in names if (ROOT / name).is_file()]
 
 
-def apply(mutants: list[Mutant]) -> dict[str, str]:
-    """The changed files. All that does not fit is reported at once."""
+def apply(mutants: list[Mutant]) -> tuple[dict[str, str], list[str]]:
+    """The changed files, and all that does not fit."""
     texts: dict[str, str] = {}
     originals: dict[str, str] = {}
     problems = []
@@ -124,12 +124,10 @@ def apply(mutants: list[Mutant]) -> dict[str, str]:
                 continue
             condition = f'crate::base::mutation::is("{mutant.name}")'
             texts[edit.file] = text.replace(edit.find, BROKEN.sub(lambda _: condition, edit.replace))
-    if problems:
-        raise Failed("\n".join(problems))
-    return texts
+    return texts, problems
 
 
-def check_table() -> None:
+def check_table() -> list[str]:
     """Names are unique, and the tests that are named exist, as far as that can be told without building."""
     problems = []
     names = [mutant.name for mutant in MUTANTS]
@@ -148,8 +146,7 @@ def check_table() -> None:
             suite, name = suite_of(test)
             if name.rsplit("::", 1)[-1] not in functions[suite]:
                 problems.append(f"{mutant.name}: there is no test {test}")
-    if problems:
-        raise Failed("\n".join(problems))
+    return problems
 
 
 # === the copy ===
@@ -348,8 +345,9 @@ def main() -> int:
         for mutant in chosen:
             print(f"{mutant.name:30} {mutant.rule}")
         return 0
-    check_table()
-    changed = apply(MUTANTS)
+    changed, problems = apply(MUTANTS)
+    if problems := check_table() + problems:
+        raise Failed("\n".join(problems))
     if options.check:
         print(f"mutants: {len(MUTANTS)} fit the sources")
         return 0
