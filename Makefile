@@ -47,6 +47,7 @@ lint: bootstrap ## Check format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@for script in $$(git ls-files '*.sh' .ci/run); do bash -n "$$script"; done
+	tests/mutants/run.py --check
 
 .PHONY: docs
 docs: bootstrap ## Build the API documentation; broken links are errors
@@ -125,3 +126,7 @@ prove-dataplane-clients: test-tools test-binaries ## Real clients against real s
 .PHONY: prove-dataplane-hostile
 prove-dataplane-hostile: test-tools build ## Hostile input against the release binary
 	TOLLGATE=$(TARGET_DIR)/release/tollgate tests/hostile/run.py
+
+.PHONY: prove-dataplane-rules
+prove-dataplane-rules: bootstrap ## Break each rule once: a test must notice
+	CARGO="$(CARGO)" tests/mutants/run.py $(ARGS)

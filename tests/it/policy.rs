@@ -95,6 +95,32 @@ async fn a_list_that_cannot_be_read_does_not_pass() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_large_to_check_does_not_pass() {
+    let tool = json!({ "name": "delete_all", "description": "x".repeat(17 << 20) });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "result": { "tools": [tool] } }).to_string();
+    let up = Upstream::scripted(Era::Modern, move |call| {
+        (call.method() == "tools/list").then(|| Reply::body(200, "application/json", body.clone()))
+    })
+    .await;
+    let gateway = ruled(&up, READERS).server("era: modern").start().await;
+    let caller = gateway.caller();
+    let response = caller.ask(&caller.modern("tools/list", json!({}))).await;
+    assert_eq!(response.status(), 502, "{} bytes", response.body.len());
+    assert!(!response.text().contains("delete_all"));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_denied_is_not_opened() {
+    let up = Upstream::legacy().await;
+    let rules = "    default: allow\n    rules:\n      - deny: { methods: [subscriptions/listen] }\n";
+    let gateway = ruled(&up, rules).server("era: legacy").start().await;
+    let session = gateway.caller().initialize().await;
+    assert_eq!(session.ask(&session.get()).await.status(), 403);
+    assert!(up.calls().iter().all(|call| call.verb() != "GET"));
+    assert_eq!(session.ask(&session.tool("get_time")).await.status(), 200, "calls are not streams");
+}
+
+#[tokio::test]
 async fn roles_see_what_is_theirs() {
     let up = Upstream::modern().await;
     let issuer = Issuer::new("corp");

@@ -136,10 +136,10 @@ async fn a_task_is_asked_about_where_it_runs() {
         }
     }
     assert_eq!(homes.len(), 2);
-    for up in &ups {
+    for (up, name) in ups.iter().zip(["one", "two"]) {
         for call in up.calls().iter().filter(|c| c.method() == "tasks/get") {
             let id = call.message()["params"]["taskId"].as_str().unwrap().to_owned();
-            assert!(id.starts_with("task-of-"), "the server's own name: {id}");
+            assert_eq!(id, format!("task-of-{name}"), "its own task, by its own name");
             assert_eq!(call.header("mcp-name"), Some(id.as_str()), "in the header, too");
         }
     }
@@ -155,6 +155,28 @@ async fn a_task_of_somebody_else_is_not_reached_by_its_name() {
         assert_ne!(call.message()["params"]["taskId"], "task-of-one", "the bare name must not get there");
         assert_ne!(call.header("mcp-name"), Some("task-of-one"));
     }
+}
+
+#[tokio::test]
+async fn a_task_is_good_only_for_whom_it_is() {
+    let up = Upstream::start("one", Era::Modern, None, stateful("one")).await;
+    let issuer = Issuer::new("corp");
+    let gateway = Gateway::relay(&[&up])
+        .server("era: modern")
+        .identity(&format!("issuers: [{}]", issuer.yaml()))
+        .start()
+        .await;
+    let of = |name: &str| gateway.caller().bearer(&issuer.token(name, &gateway.url()));
+    let (alice, mallory) = (of("alice"), of("mallory"));
+    let task = result(&alice, &alice.tool("task")).await["taskId"].as_str().unwrap().to_owned();
+    let status = result(&mallory, &mallory.modern("tasks/get", json!({ "taskId": task }))).await;
+    assert_eq!(status["taskId"], task.as_str(), "it is answered by the name that was asked for");
+    let asked = |call: &Call| call.message()["params"]["taskId"].as_str().unwrap_or_default().to_owned();
+    let seen: Vec<String> =
+        up.calls().iter().filter(|c| c.method() == "tasks/get").map(|c| asked(c)).collect();
+    assert!(!seen.contains(&"task-of-one".to_owned()), "the server was asked about {seen:?}");
+    result(&alice, &alice.modern("tasks/get", json!({ "taskId": task }))).await;
+    assert_eq!(asked(&up.calls().into_iter().next_back().unwrap()), "task-of-one");
 }
 
 #[tokio::test]
