@@ -43,7 +43,8 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
-lint: bootstrap ## Check format and lints
+lint: ## Check format and lints
+	@scripts/bootstrap.sh test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@for script in $$(git ls-files '*.sh' .ci/run); do bash -n "$$script"; done
