@@ -3,6 +3,7 @@
 //! The crate is one package with layers that point one way; `docs/architecture.md` says what each may use.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod base;
 pub mod cli;

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod glob;
 pub mod id;
+pub mod mapped;
 pub mod net;
 pub mod principal;
 pub mod role;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("base", 1),
     ("analytics", 2),
+    ("audit", 2),
     ("auth", 2),
     ("config", 2),
     ("limit", 2),
@@ -139,6 +140,24 @@ fn crates_stay_with_their_owners() {
         }
     }
     assert!(wrong.is_empty(), "named outside its owner:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_stays_in_one_file() {
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(_, path, text)| {
+            !path.ends_with("base/mapped.rs")
+                && text.lines().map(code).any(|l| {
+                    l.contains("unsafe {")
+                        || l.contains("unsafe fn")
+                        || l.contains("unsafe impl")
+                        || l.contains("unsafe_code")
+                })
+        })
+        .map(|(_, path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "unsafe outside of base/mapped.rs: {wrong:?}");
 }
 
 #[test]

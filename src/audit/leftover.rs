@@ -1,0 +1,122 @@
+//! What earlier runs left in the folder of the spool.
+//!
+//! Each segment is locked by the process that writes it; a lock that can be had means that the process is gone. A record
+//! that was not committed when it died was never acknowledged, and is skipped: the same ones whenever the file is read.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::segment::{Position, Segment, WriterId, parse_name};
+use crate::base::mapped::{Next, Reading};
+
+/// The segments of a writer that is gone, locked until dropped.
+#[derive(Debug)]
+pub struct Leftover {
+    writer: WriterId,
+    segments: Vec<Segment>,
+}
+
+/// Finds what writers other than `own` left in `dir`, oldest writer first, and the bytes of all their files. What
+/// belongs to a process that still runs is counted and otherwise left alone.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>, u64)> {
+    let mut by_writer: BTreeMap<WriterId, Vec<PathBuf>> = BTreeMap::new();
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let Some((writer, _)) = parse_name(&path) else { continue };
+        if own == Some(writer) {
+            continue;
+        }
+        bytes += entry.metadata()?.len();
+        by_writer.entry(writer).or_default().push(path);
+    }
+    let mut found = Vec::new();
+    for (writer, mut paths) in by_writer {
+        paths.sort();
+        let mut segments = Vec::new();
+        let mut alive = false;
+        for path in paths {
+            match Segment::open(&path) {
+                Ok(Some(segment)) => segments.push(segment),
+                Ok(None) => alive = true,
+                Err(error) => {
+                    // Out of the way, so that it is reported once, and kept, so that somebody can look at it.
+                    let kept = path.with_extension("damaged");
+                    tracing::error!(event = "audit_segment_damaged", path = %path.display(), kept = %kept.display(), %error);
+                    let _ = std::fs::rename(&path, kept);
+                }
+            }
+        }
+        if !alive && !segments.is_empty() {
+            found.push(Leftover { writer, segments });
+        }
+    }
+    Ok((found, bytes))
+}
+
+impl Leftover {
+    /// Whose they are.
+    pub fn writer(&self) -> WriterId {
+        self.writer
+    }
+
+    /// Bytes of the files.
+    pub fn size(&self) -> u64 {
+        self.segments.iter().map(|s| s.map.size() + crate::base::mapped::HEADER as u64).sum()
+    }
+
+    /// Reads up to `max` records from `from` on, in order: each with its position and its salt. Returns where to go on, and
+    /// whether that is the end. `torn` grows by the records that were never committed.
+    pub fn read(
+        &self,
+        from: Position,
+        max: usize,
+        torn: &mut u64,
+        mut each: impl FnMut(Position, [u8; 16], &[u8]),
+    ) -> (Position, bool) {
+        let mut at = from;
+        let mut left = max;
+        for segment in self.segments.iter().filter(|s| s.number >= from.segment) {
+            if segment.number > at.segment {
+                at = Position { segment: segment.number, offset: 0 };
+            }
+            loop {
+                if left == 0 {
+                    return (at, false);
+                }
+                match segment.next(at.offset, Reading::Dead) {
+                    Next::Record { payload, at: place, next, torn: lost } => {
+                        *torn += lost;
+                        each(Position { offset: place, ..at }, segment.salt(place), payload);
+                        at.offset = next;
+                        left -= 1;
+                    }
+                    Next::End { torn: lost } => {
+                        *torn += lost;
+                        at = Position { segment: segment.number + 1, offset: 0 };
+                        break;
+                    }
+                    // Only a live segment has more to come.
+                    Next::Pending => return (at, true),
+                }
+            }
+        }
+        (at, true)
+    }
+
+    /// Removes the files: everything is in the store. Returns their bytes.
+    pub fn remove(self) -> u64 {
+        let bytes = self.size();
+        for segment in self.segments {
+            if let Err(error) = std::fs::remove_file(&segment.path) {
+                tracing::warn!(event = "audit_segment_not_removed", path = %segment.path.display(), %error);
+            }
+        }
+        bytes
+    }
+}

@@ -1,0 +1,510 @@
+//! The files that hold what the store does not have yet.
+//!
+//! **Owner of state.** [`Spool`] owns the segments of this run. A thread of its own makes segments ahead of need and
+//! another one syncs; the threads that record touch only memory.
+//!
+//! **Room.** Bytes that may be promised are counted in `credit`: each segment that is ready adds its size less the
+//! longest record, because that much may stay unused at its end. A [`Credit`] is taken before a request reaches a
+//! server and settled when its event is recorded. As long as records pay with credit, one that has it always finds
+//! room: all that was promised is at most what the segments that are left can take whatever the sizes.
+//!
+//! **When the disk or the bound is reached** no segment can be made: credit runs out, [`Spool::admit`] fails and the
+//! caller decides by [`OnFull`]. The thread tries again every second and at each release, so an operator only has to make
+//! room. One line in the log when it begins and one when it ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use super::event::{MAX_ENCODED, MAX_PLAIN};
+use super::segment::{Position, Segment, WriterId};
+use crate::base::mapped::{Next, Reading, footprint};
+
+/// How long a thread sleeps at most before it looks again whether there is room.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What one request without bodies may need.
+const REQUEST: i64 = footprint(MAX_PLAIN) as i64;
+/// What the longest record needs; a segment cannot promise its last bytes.
+const LONGEST: u64 = footprint(MAX_ENCODED);
+
+/// When an event counts as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is in memory that outlives the process.
+    Process,
+    /// When it is on the disk.
+    Strict,
+}
+
+/// What becomes of requests when there is no room for their events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// They go on, and their events are lost and counted.
+    Drop,
+    /// They are refused.
+    Refuse,
+}
+
+/// How a spool is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of the segments.
+    pub dir: PathBuf,
+    /// Bytes that all segments in the folder may take.
+    pub max_size: u64,
+    /// Bytes of one segment.
+    pub segment_size: u64,
+    /// When an event counts as recorded.
+    pub durability: Durability,
+    /// What happens when there is no room.
+    pub on_full: OnFull,
+}
+
+/// The spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The folder or its first files cannot be made.
+    #[error("cannot make the audit spool in {path}: {source}")]
+    Create {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bound is below what a spool needs.
+    #[error("audit.spool.max_size: needs room for at least three segments of {segment} bytes")]
+    TooSmall {
+        /// Bytes of one segment.
+        segment: u64,
+    },
+}
+
+/// There is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the audit spool is full")]
+pub struct Full;
+
+/// A promise of room for one record. Given back when dropped.
+#[derive(Debug)]
+pub struct Credit {
+    spool: Arc<Shared>,
+    bytes: i64,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.spool.credit.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The spool of this run. Cheap to clone; its threads end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Spool(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.wake_preparer();
+        // Under its lock, or the thread could look just before and sleep just after.
+        drop(self.0.sync.0.lock());
+        self.0.sync.1.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    writer: WriterId,
+    /// Where records go.
+    current: ArcSwap<Segment>,
+    /// Bytes that may still be promised.
+    credit: AtomicI64,
+    files: Mutex<Files>,
+    /// Bytes of all files in the folder, those of earlier runs included.
+    taken: AtomicU64,
+    failing: AtomicBool,
+    stop: AtomicBool,
+    prepare: (Mutex<bool>, Condvar),
+    sync: (Mutex<Wanted>, Condvar),
+    synced: watch::Sender<Synced>,
+    /// Rings when room was made.
+    room: tokio::sync::Notify,
+}
+
+/// Who waits for the disk.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The last ticket given out.
+    asked: u64,
+    /// The first segment that somebody waits for.
+    oldest: u64,
+}
+
+/// Tickets that have been served: up to which one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Synced {
+    done: u64,
+    failed: u64,
+}
+
+#[derive(Debug)]
+struct Files {
+    /// Made, and not yet written to.
+    ready: VecDeque<Arc<Segment>>,
+    /// Every segment that has not been released, also those in `ready`.
+    all: BTreeMap<u64, Arc<Segment>>,
+    next_number: u64,
+}
+
+impl Spool {
+    /// Makes the first segments and starts the threads. `taken`: bytes of what earlier runs left in the folder.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn open(settings: Settings, writer: WriterId, taken: u64) -> Result<Self, SpoolError> {
+        let segment = settings.segment_size;
+        if settings.max_size < 3 * segment || segment < 4 * LONGEST {
+            return Err(SpoolError::TooSmall { segment: segment.max(4 * LONGEST) });
+        }
+        let failed = |source| SpoolError::Create { path: settings.dir.clone(), source };
+        let first = Arc::new(Segment::create(&settings.dir, writer, 0, segment).map_err(failed)?);
+        let files =
+            Files { ready: VecDeque::new(), all: BTreeMap::from([(0, first.clone())]), next_number: 1 };
+        let shared = Arc::new(Shared {
+            current: ArcSwap::new(first),
+            credit: AtomicI64::new(promised(segment)),
+            files: Mutex::new(files),
+            taken: AtomicU64::new(taken + segment),
+            failing: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            prepare: Default::default(),
+            sync: (Mutex::new(Wanted { asked: 0, oldest: u64::MAX }), Condvar::new()),
+            synced: watch::Sender::new(Synced::default()),
+            room: tokio::sync::Notify::new(),
+            settings,
+            writer,
+        });
+        // The second one before the first request: a start that leaves no room for it is no start.
+        let failed = |source| SpoolError::Create { path: shared.settings.dir.clone(), source };
+        shared.grow().map_err(failed)?;
+        let preparer = shared.clone();
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("tg-audit-spool").spawn(move || preparer.keep_ready()).map_err(failed)?;
+        if shared.settings.durability == Durability::Strict {
+            let syncer = shared.clone();
+            thread("tg-audit-sync").spawn(move || syncer.keep_synced()).map_err(failed)?;
+        }
+        Ok(Self(Arc::new(Owner(shared))))
+    }
+
+    /// Whose records these are.
+    pub fn writer(&self) -> WriterId {
+        self.0.0.writer
+    }
+
+    /// What happens when there is no room.
+    pub fn on_full(&self) -> OnFull {
+        self.0.0.settings.on_full
+    }
+
+    /// When an event counts as recorded.
+    pub fn durability(&self) -> Durability {
+        self.0.0.settings.durability
+    }
+
+    /// Promises room for one record without bodies.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn admit(&self) -> Result<Credit, Full> {
+        self.0.0.take(REQUEST)
+    }
+
+    /// The same; where segments may still be made, waits a moment for one.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub async fn admit_soon(&self, patience: Duration) -> Result<Credit, Full> {
+        let shared = &self.0.0;
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let room = shared.room.notified();
+            if let Ok(credit) = self.admit() {
+                return Ok(credit);
+            }
+            if shared.failing.load(Ordering::Relaxed) || tokio::time::timeout_at(until, room).await.is_err() {
+                return self.admit();
+            }
+        }
+    }
+
+    /// Appends a record. It pays with `credit`, and with what else it needs if it is longer.
+    ///
+    /// # Errors
+    /// There was no credit, or not enough, and there is no room.
+    pub fn append(&self, record: &[u8], credit: Option<Credit>) -> Result<Position, Full> {
+        let shared = &self.0.0;
+        let length = footprint(record.len()) as i64;
+        let mut credit = match credit {
+            Some(credit) => credit,
+            None => shared.take(length)?,
+        };
+        if length > credit.bytes {
+            let mut more = shared.take(length - credit.bytes)?;
+            credit.bytes += more.take_bytes();
+        }
+        // What is used is not given back.
+        credit.bytes -= length;
+        let position = shared.append(record);
+        if position.is_err() {
+            credit.bytes += length;
+        }
+        position
+    }
+
+    /// Waits until the record at `position` is on the disk, if that is what counts here.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn durable(&self, position: Position) -> Result<(), Full> {
+        let shared = &self.0.0;
+        if shared.settings.durability == Durability::Process {
+            return Ok(());
+        }
+        let mut synced = shared.synced.subscribe();
+        let ticket = {
+            let mut wanted = shared.sync.0.lock();
+            wanted.asked += 1;
+            wanted.oldest = wanted.oldest.min(position.segment);
+            wanted.asked
+        };
+        shared.sync.1.notify_one();
+        let over = synced.wait_for(|s| s.done.max(s.failed) >= ticket).await.map_err(|_| Full)?;
+        if over.failed >= ticket { Err(Full) } else { Ok(()) }
+    }
+
+    /// Reads up to `max` records from `from` on, in order: each with its position and its salt. Returns where to go on.
+    pub fn read(
+        &self,
+        from: Position,
+        max: usize,
+        mut each: impl FnMut(Position, [u8; 16], &[u8]),
+    ) -> Position {
+        let mut at = from;
+        let mut left = max;
+        let mut open: Option<Arc<Segment>> = None;
+        while left > 0 {
+            if open.as_ref().is_none_or(|s| s.number != at.segment) {
+                open = self.0.0.files.lock().all.get(&at.segment).cloned();
+            }
+            let Some(segment) = &open else { break };
+            match segment.next(at.offset, Reading::Live) {
+                Next::Record { payload, at: place, next, .. } => {
+                    each(Position { offset: place, ..at }, segment.salt(place), payload);
+                    at.offset = next;
+                    left -= 1;
+                }
+                Next::Pending => break,
+                Next::End { .. } => at = Position { segment: at.segment + 1, offset: 0 },
+            }
+        }
+        at
+    }
+
+    /// Everything before `to` is in the store: its files can go.
+    pub fn release(&self, to: Position) {
+        let shared = &self.0.0;
+        let mut files = shared.files.lock();
+        let kept = files.all.split_off(&to.segment);
+        let gone = std::mem::replace(&mut files.all, kept);
+        drop(files);
+        for segment in gone.values() {
+            if let Err(error) = std::fs::remove_file(&segment.path) {
+                tracing::warn!(event = "audit_segment_not_removed", path = %segment.path.display(), %error);
+                continue;
+            }
+            shared.taken.fetch_sub(shared.settings.segment_size, Ordering::Relaxed);
+        }
+        if !gone.is_empty() {
+            shared.wake_preparer();
+        }
+    }
+
+    /// Bytes of an earlier run's files have been given back.
+    pub fn released_elsewhere(&self, bytes: u64) {
+        self.0.0.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.0.wake_preparer();
+    }
+
+    /// Where the next record will go, about.
+    pub fn end(&self) -> Position {
+        let current = self.0.0.current.load();
+        Position { segment: current.number, offset: current.map.used() }
+    }
+
+    /// Whether there is no room, and none can be made.
+    pub fn is_full(&self) -> bool {
+        self.0.0.failing.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.0.0.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Credit {
+    fn take_bytes(&mut self) -> i64 {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+/// What a segment can promise.
+fn promised(size: u64) -> i64 {
+    (size.next_multiple_of(4096) - LONGEST) as i64
+}
+
+impl Shared {
+    fn take(self: &Arc<Self>, bytes: i64) -> Result<Credit, Full> {
+        let before = self.credit.fetch_sub(bytes, Ordering::Relaxed);
+        let low = promised(self.settings.segment_size);
+        if before >= low && before - bytes < low {
+            self.wake_preparer();
+        }
+        if before < bytes {
+            self.credit.fetch_add(bytes, Ordering::Relaxed);
+            self.wake_preparer();
+            return Err(Full);
+        }
+        Ok(Credit { spool: self.clone(), bytes })
+    }
+
+    fn append(&self, record: &[u8]) -> Result<Position, Full> {
+        loop {
+            let segment = self.current.load();
+            if let Ok(offset) = segment.map.append(record) {
+                return Ok(Position { segment: segment.number, offset });
+            }
+            let mut files = self.files.lock();
+            // Somebody else may have moved on meanwhile.
+            if self.current.load().number == segment.number {
+                let Some(next) = files.ready.pop_front() else { return Err(Full) };
+                self.current.store(next);
+            }
+        }
+    }
+
+    fn wake_preparer(&self) {
+        *self.prepare.0.lock() = true;
+        self.prepare.1.notify_one();
+    }
+
+    /// Makes one more segment.
+    fn grow(&self) -> io::Result<()> {
+        let size = self.settings.segment_size;
+        if self.taken.load(Ordering::Relaxed) + size > self.settings.max_size {
+            let limit = self.settings.max_size;
+            return Err(io::Error::other(format!("audit.spool.max_size of {limit} bytes is reached")));
+        }
+        let number = self.files.lock().next_number;
+        let segment = Arc::new(Segment::create(&self.settings.dir, self.writer, number, size)?);
+        self.taken.fetch_add(size, Ordering::Relaxed);
+        let mut files = self.files.lock();
+        files.next_number += 1;
+        files.all.insert(number, segment.clone());
+        files.ready.push_back(segment);
+        drop(files);
+        // Only now: credit must never promise what is not there.
+        self.credit.fetch_add(promised(size), Ordering::Release);
+        self.room.notify_waiters();
+        Ok(())
+    }
+
+    fn keep_ready(&self) {
+        let low = promised(self.settings.segment_size);
+        while !self.stop.load(Ordering::Acquire) {
+            while self.credit.load(Ordering::Relaxed) < low || self.files.lock().ready.is_empty() {
+                match self.grow() {
+                    Ok(()) => {
+                        if self.failing.swap(false, Ordering::Relaxed) {
+                            tracing::info!(event = "audit_spool_has_room");
+                        }
+                    }
+                    Err(error) => {
+                        if !self.failing.swap(true, Ordering::Relaxed) {
+                            let on_full = match self.settings.on_full {
+                                OnFull::Drop => "events will be lost",
+                                OnFull::Refuse => "requests will be refused",
+                            };
+                            let bytes = self.taken.load(Ordering::Relaxed);
+                            tracing::error!(event = "audit_spool_full", %error, bytes, on_full);
+                        }
+                        self.room.notify_waiters();
+                        break;
+                    }
+                }
+            }
+            let mut asked = self.prepare.0.lock();
+            if !*asked {
+                self.prepare.1.wait_for(&mut asked, LOOK_AGAIN);
+            }
+            *asked = false;
+        }
+    }
+
+    /// Syncs whenever somebody waits: one call for all that have come since the last one began.
+    fn keep_synced(&self) {
+        let mut served = 0;
+        loop {
+            let wanted = {
+                let mut wanted = self.sync.0.lock();
+                while wanted.asked == served && !self.stop.load(Ordering::Acquire) {
+                    self.sync.1.wait(&mut wanted);
+                }
+                let now = *wanted;
+                wanted.oldest = u64::MAX;
+                now
+            };
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            served = wanted.asked;
+            // Whoever has a ticket has committed its record before, so this covers it.
+            match self.sync_from(wanted.oldest) {
+                Ok(()) => self.synced.send_modify(|s| s.done = served),
+                Err(error) => {
+                    tracing::error!(event = "audit_sync_failed", %error);
+                    // A later success says nothing about pages that this one lost.
+                    self.synced.send_modify(|s| s.failed = served);
+                }
+            }
+        }
+    }
+
+    /// Whole segments: a record may lie before one that was synced long ago, and clean pages cost nothing.
+    fn sync_from(&self, oldest: u64) -> io::Result<()> {
+        let last = self.current.load().number;
+        for number in oldest..=last {
+            // A released one is in the store.
+            let segment = self.files.lock().all.get(&number).cloned();
+            if let Some(segment) = segment {
+                segment.map.sync(0, segment.map.used())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;
