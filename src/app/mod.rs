@@ -9,6 +9,7 @@ mod certificates;
 mod gauges;
 mod handover;
 mod keys;
+mod metrics;
 mod parts;
 mod preview;
 mod process;

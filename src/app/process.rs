@@ -18,11 +18,11 @@ use crate::app::handover::{self, Inherited};
 use crate::app::keys::{KeyFileError, Keys};
 use crate::app::parts::{bind, cores, listen_async, local, runtime, spawn, threads};
 use crate::app::reload::{Loader, Places, Reloader};
-use crate::app::{gauges, settings};
+use crate::app::{gauges, metrics, settings};
 use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore, KeyPepper, KeyStore, Revocations};
 use crate::base::{Clock, Secret, TenantId};
 use crate::config::{Diagnostics, model};
-use crate::control::{AdminSocket, ControlConfig, Exposure};
+use crate::control::{AdminSocket, Exposure};
 use crate::gateway::tls::TlsError;
 use crate::gateway::{Gateway, Listener, Parts, Phase};
 use crate::limit::{Buckets, DEFAULT_MAX_BUCKETS};
@@ -149,6 +149,7 @@ pub struct Process {
     listener: Listener,
     mcp: SocketAddr,
     admin: SocketAddr,
+    metrics: Option<SocketAddr>,
     origin: String,
     reloader: Arc<Reloader>,
     telemetry: Telemetry,
@@ -329,6 +330,7 @@ impl Process {
         let process = Self {
             mcp,
             admin,
+            metrics: None,
             origin,
             listener,
             telemetry,
@@ -355,11 +357,12 @@ impl Process {
         serving: Option<watch::Receiver<bool>>,
     ) -> Result<Self, StartError> {
         let failed = |source| StartError::Listen { listener: "admin", address: self.admin, source };
-        let config = ControlConfig {
-            api_token: model.listeners.admin.token.as_ref().map(|t| t.secret().clone()),
-            metrics_token: model.listeners.admin.token.as_ref().map(|t| t.secret().clone()),
-            ..ControlConfig::new(Exposure::of(&self.admin))
-        };
+        let config = settings::control(model, Exposure::of(&self.admin));
+        if let Some(control) = &self.control {
+            let successor = serving.is_some();
+            self.metrics =
+                metrics::start(model, control.handle(), &self.background, state.clone(), successor)?;
+        }
         let tls = self.reloader.certificates().admin();
         let ours = admin_socket.try_clone().map_err(failed)?;
         let stop = self.background.clone();
@@ -390,6 +393,11 @@ impl Process {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where `/metrics` alone is served, if it is and the address was free.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Scheme, host and port that clients dial.

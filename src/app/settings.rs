@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 
 use crate::base::net::TrustedProxies;
-use crate::config::Validated;
+use crate::config::{Validated, model};
+use crate::control::{ControlConfig, Exposure, default_rate};
 use crate::gateway::{CorsSettings, ListenerSettings};
+use crate::limit::Rate;
 use crate::mcp::session::Limits as SessionLimits;
 
 /// The static settings of the MCP listener.
 pub(super) fn listener(document: &Validated) -> ListenerSettings {
     let mcp = &document.document().listeners.mcp;
     let limits = &mcp.limits;
-    let size = |size: crate::config::model::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    let size = |size: model::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     ListenerSettings {
         allowed_hosts: document.allowed_hosts().to_vec(),
         allowed_origins: document.allowed_origins().clone(),
@@ -41,6 +43,21 @@ pub(super) fn listener(document: &Validated) -> ListenerSettings {
         min_send_rate: limits.min_send_rate.map(size),
         max_streams_per_principal: limits.max_streams_per_principal,
         h2_max_streams: limits.h2_max_streams,
+    }
+}
+
+/// How the admin listener answers.
+pub(super) fn control(model: &model::Document, exposure: Exposure) -> ControlConfig {
+    let admin = &model.listeners.admin;
+    let token = admin.token.as_ref().map(|t| t.secret().clone());
+    let (count, per) = (admin.rate.count(), admin.rate.per());
+    ControlConfig {
+        api_token: token.clone(),
+        metrics: model.listeners.metrics.is_none(),
+        metrics_token: token,
+        cors_origins: admin.allowed_origins.iter().map(|o| o.origin().to_owned()).collect(),
+        rate: Rate::new(count, per, count.div_ceil(2)).unwrap_or_else(|_| default_rate()),
+        ..ControlConfig::new(exposure)
     }
 }
 

@@ -21,16 +21,26 @@ pub(super) enum Command {
     Explain(Box<ExplainArgs>),
     /// Make API keys and their hashes.
     Keys(KeysArgs),
-    /// Print the JSON Schema of the configuration.
-    Schema {
-        /// Print the reference page (Markdown) instead.
-        #[arg(long)]
-        reference: bool,
-    },
+    /// Print the JSON Schema of the configuration, or another page that is generated from the program.
+    Schema(SchemaArgs),
     /// Run the gateway. Without --config: an embedded default on 127.0.0.1 with a demo MCP server behind it.
     Serve(ServeArgs),
     /// Replace the running gateway without refusing a connection: takes its listening sockets over, then it drains.
     Upgrade(ServeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct SchemaArgs {
+    /// Print the reference page (Markdown) instead.
+    #[arg(long)]
+    pub(super) reference: bool,
+    /// Print the OpenAPI description of the control API instead.
+    #[arg(long)]
+    pub(super) openapi: bool,
+    /// Print the table of permissions (Markdown) instead.
+    #[arg(long)]
+    pub(super) permissions: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command};
+use args::{Args, Command, SchemaArgs};
 
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed or found errors, 2 wrong usage.
 pub fn main() -> ExitCode {
@@ -19,7 +19,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Explain(explain) => explain::run(&explain),
         Command::Keys(keys) => keys::run(&keys),
-        Command::Schema { reference } => schema(reference),
+        Command::Schema(asked) => schema(&asked),
         Command::Serve(serve) => serve::run(&serve, serve.upgrade),
         Command::Upgrade(serve) => serve::run(&serve, true),
     };
@@ -36,9 +36,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn schema(reference: bool) -> Result<bool, String> {
-    if reference {
+fn schema(asked: &SchemaArgs) -> Result<bool, String> {
+    use crate::control::{openapi, permission};
+    if asked.reference {
         print!("{}", crate::config::reference());
+    } else if asked.permissions {
+        print!("{}", permission::page(&openapi::described()));
+    } else if asked.openapi {
+        print!("{}", String::from_utf8_lossy(openapi::text()));
     } else {
         let text = serde_json::to_string_pretty(crate::config::schema()).map_err(|e| e.to_string())?;
         println!("{text}");

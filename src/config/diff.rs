@@ -75,6 +75,9 @@ fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {
     if let Some(token) = &document.listeners.admin.token {
         out.insert(("listeners.admin".to_owned(), "token"), token);
     }
+    if let Some(token) = document.listeners.metrics.as_ref().and_then(|metrics| metrics.token.as_ref()) {
+        out.insert(("listeners.metrics".to_owned(), "token"), token);
+    }
     if let Some(pepper) = document.identity.api_keys.as_ref().and_then(|keys| keys.pepper.as_ref()) {
         out.insert(("identity.api_keys".to_owned(), "pepper"), pepper);
     }

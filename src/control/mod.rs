@@ -10,23 +10,47 @@
 //!   log says are different texts, joined by the request id.
 //! - A loopback listener answers only to names of this machine, except on `/healthz`: a web page may resolve its own
 //!   name to 127.0.0.1 and would read what it gets.
-//! - Off loopback, `/api` asks for a token, and without a configured one it is closed.
+//! - Everything under `/api/v1` asks for a credential, on loopback too, and passes the [`gate`]. Only
+//!   `/api/v1/status` is open on a loopback listener without a token.
 
+pub mod actor;
+mod api;
+pub mod authn;
+mod cors;
+mod docs;
+pub mod etag;
+pub mod events;
+pub mod extract;
+mod gate;
 mod guard;
+pub mod list;
+pub mod openapi;
 mod ops;
+pub mod page;
+pub mod permission;
 pub mod problem;
+pub mod query;
 pub mod server;
 mod socket;
 pub mod state;
+mod throttle;
+pub mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
+use axum::{Extension, Router};
 
-use crate::base::Secret;
+use self::actor::Proof;
+use self::api::Api;
+use self::authn::Authenticator;
+use self::events::Hub;
+use self::throttle::Throttle;
+use self::trail::Ledger;
+use crate::base::{Clock, Secret};
+use crate::limit::Rate;
 
 pub use self::problem::Problem;
 pub use self::server::Limits;
@@ -53,17 +77,31 @@ impl Exposure {
 }
 
 /// How the control listener answers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ControlConfig {
     /// Who can reach it.
     pub exposure: Exposure,
     /// Host names, without port, that a loopback listener answers to besides `localhost` and loopback addresses. For
     /// a reverse proxy on the same machine.
     pub allowed_hosts: Vec<String>,
-    /// The bearer token for `/api`. Without one, `/api` is open on loopback and closed elsewhere.
+    /// A bearer token for everything under `/api`.
     pub api_token: Option<Secret<String>>,
+    /// Whether `/metrics` is served here.
+    pub metrics: bool,
     /// The bearer token for `/metrics`. Without one, `/metrics` is open.
     pub metrics_token: Option<Secret<String>>,
+    /// Origins whose pages may call the API and read its answers. None unless listed.
+    pub cors_origins: Vec<String>,
+    /// How often one caller may call the API.
+    pub rate: Rate,
+    /// Knows all other credentials.
+    pub authenticator: Arc<Authenticator>,
+    /// Where uses of the API are recorded.
+    pub ledger: Option<Arc<dyn Ledger>>,
+    /// What happens, for whoever follows it.
+    pub events: Arc<Hub>,
+    /// The time.
+    pub clock: Clock,
     /// The longest a request may take; after that it is answered with 503.
     pub request_timeout: Duration,
     /// Bounds on connections.
@@ -77,11 +115,23 @@ impl ControlConfig {
             exposure,
             allowed_hosts: Vec::new(),
             api_token: None,
+            metrics: true,
             metrics_token: None,
+            cors_origins: Vec::new(),
+            rate: default_rate(),
+            authenticator: Arc::new(Authenticator::new(None, Clock::default())),
+            ledger: None,
+            events: Arc::new(Hub::new()),
+            clock: Clock::default(),
             request_timeout: Duration::from_secs(30),
             limits: Limits::default(),
         }
     }
+}
+
+/// Calls of one caller: 1200 per minute, half of them at once.
+pub fn default_rate() -> Rate {
+    Rate::new(1200, Duration::from_secs(60), 600).expect("neither zero nor out of range")
 }
 
 /// Serves until `shutdown` completes, then lets open requests finish for at most [`Limits::drain`].
@@ -101,26 +151,56 @@ pub async fn serve<L>(
 /// The routes of [`serve`], and `more` beside them. Those get request ids, problem details, security headers and
 /// bounds as well, and on loopback the check of the Host header; whom they answer is for them to decide.
 pub fn router(config: ControlConfig, state: Arc<dyn ControlState>, more: Router) -> Router {
+    if let Some(token) = &config.api_token {
+        config.authenticator.accept(token, Proof::Listener);
+    }
+    let api = Api::new(
+        state.clone(),
+        config.authenticator.clone(),
+        Throttle::new(config.rate, config.clock.clone()),
+        config.ledger.clone(),
+        config.events.clone(),
+    );
     let config = Arc::new(config);
-    let api = Router::new()
+    let open = Router::new()
         .route("/api/v1/status", get(ops::status))
         .route("/api/v1/config/revision", get(ops::revision))
         .layer(from_fn_with_state(config.clone(), guard::api));
-    let metrics = Router::new()
-        .route("/metrics", get(ops::metrics))
-        .layer(from_fn_with_state(config.clone(), guard::metrics));
+    let metrics = if config.metrics { metrics_routes(&config) } else { Router::new() };
     let named = Router::new()
         .route("/readyz", get(ops::readyz))
         .merge(metrics)
-        .merge(api)
+        .merge(open)
         .with_state(state)
+        .merge(openapi::build().0.layer(Extension(api.clone())).with_state(api))
+        .merge(docs::router())
         .merge(more)
         .layer(from_fn_with_state(config.clone(), guard::host));
+    finish(named, config)
+}
+
+/// `/metrics` and `/healthz` alone, for a listener of their own.
+pub fn metrics_router(config: ControlConfig, state: Arc<dyn ControlState>) -> Router {
+    let config = Arc::new(config);
+    let named =
+        metrics_routes(&config).with_state(state).layer(from_fn_with_state(config.clone(), guard::host));
+    finish(named, config)
+}
+
+fn metrics_routes(config: &Arc<ControlConfig>) -> Router<Arc<dyn ControlState>> {
+    Router::new()
+        .route("/metrics", get(ops::metrics))
+        .layer(from_fn_with_state(config.clone(), guard::metrics))
+}
+
+/// What every listener has around its routes.
+fn finish(named: Router, config: Arc<ControlConfig>) -> Router {
     named
         .route("/healthz", get(ops::healthz))
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(config.limits.body))
+        .layer(from_fn_with_state(config.clone(), cors::allow))
         .layer(from_fn_with_state(config, guard::bound))
         .layer(from_fn(guard::mark))
 }

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The media type of RFC 9457 §3.
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -18,32 +19,128 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
-    headers: HeaderMap,
+    errors: Vec<FieldError>,
+    headers: Box<HeaderMap>,
     internal: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// One thing that is wrong with a request, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where in the body, as a JSON pointer (RFC 6901): `/roles/0`; `?name` for a parameter of the query.
+    pub pointer: String,
+    /// Line in a document, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in a document, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// What is wrong.
+    pub detail: String,
+    /// What would have been right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+}
+
+impl FieldError {
+    /// What is wrong at a place.
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into(), ..Self::default() }
+    }
+
+    /// Adds what would have been right.
+    pub fn expecting(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+}
+
+/// Problem details (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// `urn:tollgate:problem:` and the code.
     #[serde(rename = "type")]
     kind: String,
+    /// The reason phrase of the status.
     title: &'a str,
+    /// The status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What went wrong with this request, for people.
     detail: &'a str,
+    /// Stable, for programs.
     code: &'a str,
+    /// `urn:uuid:` and the request id, which the log has as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// What is wrong, one by one.
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'a [FieldError],
 }
+
+/// Most entries of `errors` that an answer has.
+const MAX_ERRORS: usize = 100;
 
 impl Problem {
     /// A problem with a stable code that programs can compare, and a text for people. The status must be an error.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(status.is_client_error() || status.is_server_error(), "{status} is no error");
-        Self { status, code, detail: detail.into(), headers: HeaderMap::new(), internal: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Box::default(),
+            internal: None,
+        }
     }
 
     /// 400.
     pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+    }
+
+    /// 400 about one parameter of the query.
+    pub fn parameter(name: &str, error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_parameter", "a parameter is not as it must be")
+            .with_errors([FieldError::new(format!("?{name}"), error)])
+    }
+
+    /// 422 about what a well-formed body says.
+    pub fn invalid(errors: impl IntoIterator<Item = FieldError>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the body is not as it must be")
+            .with_errors(errors)
+    }
+
+    /// 409.
+    pub fn conflict(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 412: the resource is not what the caller last saw.
+    pub fn precondition_failed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+    }
+
+    /// 428: the caller must say which state they saw last.
+    pub fn precondition_required() -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_REQUIRED,
+            "precondition_required",
+            "send the ETag that you last read as `If-Match`, or `If-None-Match: *` to create what is not there yet",
+        )
+    }
+
+    /// 429 with the seconds to wait.
+    pub fn too_many(detail: impl Into<Cow<'static, str>>, retry_after: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+            .with_header(RETRY_AFTER, HeaderValue::from(retry_after.max(1)))
+    }
+
+    /// 503 for what is not there at the moment or in this configuration.
+    pub fn unavailable(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
     }
 
     /// 401 with a bearer challenge (RFC 6750 §3).
@@ -104,6 +201,34 @@ impl Problem {
         self
     }
 
+    /// Adds what is wrong, one by one. What exceeds the bound is left out.
+    pub fn with_errors(mut self, errors: impl IntoIterator<Item = FieldError>) -> Self {
+        let room = MAX_ERRORS.saturating_sub(self.errors.len());
+        self.errors.extend(errors.into_iter().take(room));
+        self
+    }
+
+    /// Puts these in place of what was wrong so far.
+    pub(super) fn replacing_errors(mut self, errors: impl IntoIterator<Item = FieldError>) -> Self {
+        self.errors.clear();
+        self.with_errors(errors)
+    }
+
+    /// The status that the caller gets.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The body as JSON, for answers that contain problems of their parts.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.body(None)).expect("strings and numbers always serialize")
+    }
+
     /// Adds a header.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
@@ -125,17 +250,22 @@ impl Problem {
         self.render(Some(request_id))
     }
 
-    fn render(&self, request_id: Option<&str>) -> Response {
-        let body = Body {
+    fn body(&self, request_id: Option<&str>) -> Body<'_> {
+        Body {
             kind: format!("urn:tollgate:problem:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
             code: self.code,
             instance: request_id.map(|id| format!("urn:uuid:{id}")),
-        };
+            errors: &self.errors,
+        }
+    }
+
+    fn render(&self, request_id: Option<&str>) -> Response {
+        let body = self.body(request_id);
         let body = serde_json::to_vec(&body).expect("strings and a number always serialize");
-        let mut response = (self.status, self.headers.clone(), body).into_response();
+        let mut response = (self.status, HeaderMap::clone(&self.headers), body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
         response
     }

@@ -4,6 +4,7 @@
 //! epoch.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The view of the process that the control plane serves. Methods answer from memory and do not block, except
 /// [`ControlState::metrics`], which runs on a thread for blocking work.
@@ -22,7 +23,7 @@ pub trait ControlState: Send + Sync + 'static {
 }
 
 /// What readiness depends on. See [`Readiness::problems`] for the rule.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Readiness {
     /// The snapshot in force; `None` until one compiled.
     pub snapshot: Option<SnapshotState>,
@@ -61,7 +62,7 @@ impl Readiness {
 }
 
 /// The snapshot in force.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SnapshotState {
     /// Its revision.
     pub revision: u64,
@@ -70,7 +71,7 @@ pub struct SnapshotState {
 }
 
 /// An attempt to load a configuration.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ReloadState {
     /// When.
     pub at: u64,
@@ -82,7 +83,7 @@ pub struct ReloadState {
 }
 
 /// A listener.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ListenerState {
     /// Its name in the configuration.
     pub name: String,
@@ -93,7 +94,7 @@ pub struct ListenerState {
 }
 
 /// A server's catalogue.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CatalogueState {
     /// Whose server.
     pub tenant: String,
@@ -106,7 +107,7 @@ pub struct CatalogueState {
 }
 
 /// The process at a glance.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Status {
     /// Of the program.
     pub version: String,
@@ -123,7 +124,7 @@ pub struct Status {
 }
 
 /// A server.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ServerStatus {
     /// Whose.
     pub tenant: String,
@@ -142,7 +143,7 @@ pub struct ServerStatus {
 }
 
 /// A target.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TargetStatus {
     /// Its address as configured.
     pub id: String,
@@ -161,7 +162,7 @@ pub struct TargetStatus {
 }
 
 /// The configuration in force for a tenant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Revision {
     /// Whose.
     pub tenant: String,

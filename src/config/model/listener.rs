@@ -8,16 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::net::{Address, Cidr, HostPattern, HttpUrl};
 use super::text::{HeaderName, SecretText};
-use super::units::{Period, Size};
+use super::units::{Period, Rate, Size};
 
-/// The two listeners.
+/// The listeners.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listeners {
     /// For MCP clients.
     pub mcp: McpListener,
-    /// For operators: health, metrics, status. Never expose it to the internet.
+    /// For operators: health, metrics, status, the control API. Never expose it to the internet.
     pub admin: AdminListener,
+    /// For Prometheus: `/metrics` and `/healthz` alone. With it, the admin listener no longer serves `/metrics`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsListener>,
 }
 
 /// The listener for MCP clients.
@@ -201,13 +204,35 @@ pub struct AdminListener {
     pub address: Address,
     /// Certificate. Without it the listener speaks plain HTTP.
     pub tls: Option<ListenerTls>,
-    /// Bearer token that everything but `/healthz` and `/readyz` requires. Required off loopback, unless client
-    /// certificates are.
+    /// Bearer token that opens everything, besides the token made at first start and API keys. `/metrics` and
+    /// `/api/v1/status` ask for it as well. Required off loopback, unless client certificates are.
     pub token: Option<SecretText>,
+    /// How often one caller may call the control API; half of it at once. Refused calls get 429 with `Retry-After`.
+    pub rate: Rate,
+    /// Origins whose pages may call the control API from a browser, such as `https://console.example.com`. They still
+    /// need a token; browsers never send credentials of their own.
+    pub allowed_origins: Vec<HttpUrl>,
 }
 
 impl Default for AdminListener {
     fn default() -> Self {
-        Self { address: loopback(9090), tls: None, token: None }
+        Self {
+            address: loopback(9090),
+            tls: None,
+            token: None,
+            rate: Rate::per_minute(1200),
+            allowed_origins: Vec::new(),
+        }
     }
+}
+
+/// A listener for `/metrics` alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsListener {
+    /// Address and port to listen on.
+    pub address: Address,
+    /// Bearer token that `/metrics` requires. Required off loopback.
+    #[serde(default)]
+    pub token: Option<SecretText>,
 }

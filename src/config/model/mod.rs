@@ -28,6 +28,7 @@ pub use identity::{
 pub use limit::{Burst, BurstTokens, Cost, Limit, LimitKey, LimitKeys, PerRole};
 pub use listener::{
     AdminListener, ClientAuth, Cors, ForwardedHeader, ListenerLimits, ListenerTls, Listeners, McpListener,
+    MetricsListener,
 };
 pub use net::{Address, Cidr, HostPattern, HttpUrl};
 pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, Rule};

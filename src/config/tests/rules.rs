@@ -192,6 +192,12 @@ fn an_open_listener_is_an_error_unless_it_is_meant() {
     let admin =
         format!("{BASE}listeners: {{ admin: {{ address: \"0.0.0.0:9090\", token: \"${{env:TOKEN}}\" }} }}\n");
     expect(&admin, "plaintext", "\"${env", &["plain HTTP"]);
+    let metrics = format!("{BASE}listeners: {{ metrics: {{ address: \"0.0.0.0:9464\" }} }}\n");
+    expect(&metrics, "open-listener", "\"0.0.0.0:9464\"", &["needs `token`"]);
+    let metrics = format!("{BASE}listeners: {{ metrics: {{ address: \"127.0.0.1:9090\" }} }}\n");
+    expect(&metrics, "address-in-use", "\"127.0.0.1:9090\"", &["another listener"]);
+    let origin = format!("{BASE}listeners: {{ admin: {{ allowed_origins: [\"https://a.example/x\"] }} }}\n");
+    expect(&origin, "bad-value", "\"https://a.example/x\"", &["no path"]);
 }
 
 #[test]

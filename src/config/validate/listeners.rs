@@ -23,6 +23,7 @@ pub(super) fn validate(context: &mut Context<'_>) {
     proxies(context, &listeners.mcp, &base);
     exposure(context, &base);
     admin(context);
+    metrics(context);
     collision(context);
 }
 
@@ -240,6 +241,28 @@ fn admin(context: &mut Context<'_>) {
         context
             .warning("plaintext", &base.key("token"), "the token is sent over plain HTTP")
             .hint("add `tls`");
+    }
+}
+
+fn metrics(context: &mut Context<'_>) {
+    for (i, origin) in context.document.listeners.admin.allowed_origins.iter().enumerate() {
+        origin_only(context, origin, &Path::of("listeners.admin.allowed_origins").index(i));
+    }
+    let Some(metrics) = &context.document.listeners.metrics else { return };
+    let base = Path::of("listeners.metrics");
+    let address = metrics.address.get();
+    if !metrics.address.is_loopback() && metrics.token.is_none() && !context.document.insecure_options.open {
+        context
+            .error("open-listener", &base.key("address"), "a metrics listener off loopback needs `token`")
+            .expected("`token`")
+            .hint("listen on 127.0.0.1, or set `insecure_options.open: true`");
+    }
+    let listeners = &context.document.listeners;
+    let others = [listeners.mcp.address.get(), listeners.admin.address.get()];
+    if others.into_iter().any(|other| covers(other, address) || covers(address, other)) {
+        context
+            .error("address-in-use", &base.key("address"), "another listener has the same address and port")
+            .hint("choose another port");
     }
 }
 

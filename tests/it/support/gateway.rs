@@ -20,6 +20,7 @@ pub struct Builder {
     route: String,
     routes: String,
     listener: String,
+    listeners: String,
     identity: String,
     more: String,
     access_log: String,
@@ -50,6 +51,12 @@ impl Builder {
     /// The keys of the MCP listener.
     pub fn listener(mut self, keys: &str) -> Self {
         self.listener = format!("{}, {keys}", self.listener);
+        self
+    }
+
+    /// More listeners: `metrics: { address: "127.0.0.1:0" }`.
+    pub fn listeners(mut self, keys: &str) -> Self {
+        self.listeners = format!("{}, {keys}", self.listeners);
         self
     }
 
@@ -105,7 +112,7 @@ impl Builder {
         };
         format!(
             "version: 1\n\
-             listeners: {{ mcp: {{ address: 127.0.0.1:0{} }}, admin: {{ address: 127.0.0.1:0 }} }}\n\
+             listeners: {{ mcp: {{ address: 127.0.0.1:0{} }}, admin: {{ address: 127.0.0.1:0 }}{} }}\n\
              runtime: {{ data_threads: 2, control_threads: 1 }}\n\
              telemetry: {{ access_log: {} }}\n\
              {shutdown}\
@@ -114,6 +121,7 @@ impl Builder {
              routes:\n  - {{ name: s, servers: [s]{limits}{} }}\n{}\
              {}",
             self.listener,
+            self.listeners,
             self.access_log,
             self.identity,
             self.targets.join(", "),
@@ -166,6 +174,7 @@ impl Gateway {
             route: String::new(),
             routes: String::new(),
             listener: String::new(),
+            listeners: String::new(),
             identity: "loopback: { role: developer }".to_owned(),
             more: String::new(),
             access_log: "{ enabled: false }".to_owned(),

@@ -1,0 +1,135 @@
+//! What every operation passes: who calls, how often, may they, and the record of it.
+//!
+//! Routes are added with [`Gated::operation`] only, which looks their [`Operation`] up by the `operationId` of their
+//! description; a route without one does not start (a test builds them all). So there is no handler that runs before
+//! [`decide`] said yes to exactly its operation.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
+
+use super::actor::Actor;
+use super::api::Api;
+use super::extract::{Caller, Reason};
+use super::permission::{Operation, Refusal, Trail, decide};
+use super::problem::Problem;
+use super::trail::Action;
+use crate::base::{RequestId, TenantId};
+
+/// The parameter of a path that names the tenant.
+const TENANT: &str = "tenant";
+/// Longest name of a tenant, in bytes.
+const MAX_TENANT: usize = 64;
+/// Longest path that a record repeats, in characters.
+const MAX_PATH: usize = 256;
+
+/// Adds routes with their gate.
+pub(super) trait Gated {
+    /// One handler, with the operation that its description names.
+    fn operation(self, routes: UtoipaMethodRouter<Api>) -> Self;
+}
+
+impl Gated for OpenApiRouter<Api> {
+    fn operation(self, routes: UtoipaMethodRouter<Api>) -> Self {
+        let id = super::openapi::only_id(&routes.1);
+        let operation = Operation::find(&id)
+            .unwrap_or_else(|| panic!("`{id}` is not in the table of operations: control/permission"));
+        self.routes(routes.map(|r| r.route_layer(from_fn(pass)).route_layer(Extension(operation))))
+    }
+}
+
+/// What a request may tell before its handler runs.
+struct Seen {
+    actor: Option<Arc<Actor>>,
+    tenant: Option<TenantId>,
+    reason: Option<String>,
+}
+
+async fn pass(
+    Extension(operation): Extension<&'static Operation>,
+    Extension(api): Extension<Api>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let address = client(&request);
+    let path: String = request.uri().path().chars().take(MAX_PATH).collect();
+    let mut seen = Seen { actor: None, tenant: None, reason: None };
+    let response = match admit(operation, &api, address, request, &mut seen).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    let action = Action {
+        operation,
+        actor: seen.actor,
+        tenant: seen.tenant,
+        path,
+        reason: seen.reason,
+        address,
+        status: response.status().as_u16(),
+        request: id,
+        took: began.elapsed(),
+    };
+    if operation.trail == Trail::Always || action.refused() {
+        api.record(&action);
+    }
+    response
+}
+
+/// Everything that is decided before the handler runs.
+async fn admit(
+    operation: &'static Operation,
+    api: &Api,
+    address: IpAddr,
+    request: Request,
+    seen: &mut Seen,
+) -> Result<Request, Problem> {
+    let (mut parts, body) = request.into_parts();
+    seen.tenant = tenant(&mut parts).await?;
+    let actor = api.authenticate(&parts.headers, address).await?;
+    seen.actor = Some(actor.clone());
+    api.throttle(&actor, address)?;
+    decide(&actor, seen.tenant.as_ref(), operation).map_err(|refusal| match refusal {
+        Refusal::Missing(permission) => {
+            Problem::forbidden(format!("this needs the permission `{}`", permission.as_str()))
+        }
+        Refusal::ForeignTenant => Problem::not_found(),
+    })?;
+    seen.reason = Reason::from_request_parts(&mut parts, &()).await?.0;
+    let changes = !matches!(parts.method, Method::GET | Method::HEAD);
+    if changes && !api.can_record() {
+        return Err(Problem::unavailable(
+            "audit_full",
+            "the audit log has no room, and nothing is changed without a record of it",
+        ));
+    }
+    parts.extensions.insert(Caller(actor));
+    if let Some(tenant) = &seen.tenant {
+        parts.extensions.insert(tenant.clone());
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+/// The tenant that the path names.
+async fn tenant(parts: &mut Parts) -> Result<Option<TenantId>, Problem> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.map_err(|_| Problem::not_found())?;
+    let Some((_, name)) = params.iter().find(|(key, _)| *key == TENANT) else { return Ok(None) };
+    let good = (1..=MAX_TENANT).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if good { Ok(Some(TenantId::new(name))) } else { Err(Problem::not_found()) }
+}
+
+/// Where the request comes from. Routers that are called without a socket are called from here.
+fn client(request: &Request) -> IpAddr {
+    let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    info.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |ConnectInfo(address)| address.ip().to_canonical())
+}

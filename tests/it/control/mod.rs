@@ -1,0 +1,4 @@
+//! The control API of a whole gateway.
+
+mod generated;
+mod listeners;
