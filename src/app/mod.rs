@@ -3,22 +3,35 @@
 //! [`Process::start`] does what `tollgate serve` does, in the caller's process and on its own runtimes: tests and the
 //! binary take the same way. Two runtimes: *data* carries MCP traffic and nothing else; *control* has the admin
 //! listener, probes, refreshes, reloads and logs.
+//!
+//! Where a new part goes: what outlives snapshots into `state`, what others share into `core`, a listener into
+//! `listeners`, background work into `tasks`, what operators see into `admin`. `process` only says in which order.
 
 mod admin;
 mod certificates;
+mod core;
+mod demo;
+mod error;
 mod gauges;
 mod handover;
 mod keys;
+mod listeners;
 mod metrics;
+mod options;
 mod parts;
 mod preview;
 mod process;
 mod reload;
+mod runtimes;
 mod settings;
 mod signals;
+mod state;
+mod tasks;
 
+pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
+pub use options::{Document, Environment, Options};
 pub use preview::{Checked, check, compile_only, preview};
-pub use process::{Document, Environment, Options, Process, StartError};
+pub use process::Process;
 pub use reload::hooks;
 pub use signals::run;

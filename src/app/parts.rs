@@ -1,11 +1,10 @@
-//! Sockets, threads and tasks.
+//! Sockets and threads.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
 
 use crate::app::StartError;
 
@@ -48,18 +47,4 @@ pub(super) fn runtime(name: &'static str, threads: usize) -> Result<Runtime, Sta
         .enable_all()
         .build()
         .map_err(StartError::Runtime)
-}
-
-pub(super) fn spawn(
-    runtime: &Runtime,
-    until: &CancellationToken,
-    work: impl Future<Output = ()> + Send + 'static,
-) {
-    let until = until.clone();
-    runtime.spawn(async move {
-        tokio::select! {
-            () = until.cancelled() => {}
-            () = work => {}
-        }
-    });
 }

@@ -2,16 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::app::process::{Document, Options};
+use crate::app::options::{Document, Options};
 use crate::app::reload::{Loader, Places};
-use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore, KeyStore, Revocations};
-use crate::base::{Clock, TenantId};
+use crate::base::Clock;
 use crate::config::{Diagnostics, Validated, model};
-use crate::snapshot::{CompileError, Snapshot, State};
-use crate::telemetry::{Caps, Metrics};
-use crate::upstream::Upstreams;
+use crate::snapshot::{CompileError, Snapshot};
 
 /// What a check found.
 pub struct Checked {
@@ -81,19 +77,9 @@ pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
 
 fn compile(loader: &Loader, document: &Validated) -> Result<Snapshot, Vec<CompileError>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let clock = Clock::default();
-    let pepper = crate::app::process::pepper(&document.document().identity).map_err(|e| {
+    let state = crate::app::state::state(document.document(), &Clock::default()).map_err(|e| {
         vec![CompileError { path: "identity.api_keys.pepper".to_owned(), message: e.to_string() }]
     })?;
-    let state = State {
-        upstreams: Arc::new(Upstreams::new(clock.clone())),
-        metrics: Metrics::new(Caps::default(), clock.clone(), env!("CARGO_PKG_VERSION")),
-        jwks: Arc::new(JwksStore::new(clock.clone())),
-        api_keys: Arc::new(KeyStore::new(TenantId::default(), pepper)),
-        revocations: Arc::new(Revocations::new()),
-        auth: AuthState::new(CacheBounds::default(), FailureBounds::default(), clock.clone()),
-        clock,
-    };
     let listeners = &document.document().listeners;
     let address: SocketAddr = listeners.mcp.address.get();
     let origin = document.public_origin(address);

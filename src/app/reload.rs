@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::app::certificates::Certificates;
-use crate::app::process::{Document, Environment};
+use crate::app::options::{Document, Environment};
 use crate::base::Clock;
 use crate::config::{self, Hooks, Loaded, MAX_DOCUMENT, SystemSources, Validated, model};
 use crate::snapshot::{MAX_FILE, Snapshot, SnapshotCell, State};

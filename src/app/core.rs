@@ -1,0 +1,81 @@
+//! What the parts of a running process share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::app::settings;
+use crate::base::Clock;
+use crate::config::{Validated, model};
+use crate::gateway::{Parts, Phase};
+use crate::limit::{Buckets, DEFAULT_MAX_BUCKETS};
+use crate::mcp::seal::KeyRing;
+use crate::mcp::session::{BootId, Sessions};
+use crate::snapshot::{SnapshotCell, State};
+use crate::telemetry::Telemetry;
+
+/// Shared handles. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Core {
+    /// Time.
+    pub(super) clock: Clock,
+    /// The document that the process started with; its static sections hold until it ends.
+    pub(super) model: Arc<model::Document>,
+    /// Where the process keeps its files.
+    pub(super) data_dir: PathBuf,
+    /// Tells this process from the one before it.
+    pub(super) boot_id: BootId,
+    /// What outlives snapshots.
+    pub(super) state: State,
+    /// What requests are served from.
+    pub(super) cell: Arc<SnapshotCell>,
+    /// Keys that seal ids.
+    pub(super) keys: Arc<ArcSwap<KeyRing>>,
+    /// Legacy sessions.
+    pub(super) sessions: Arc<Sessions>,
+    /// Token buckets.
+    pub(super) buckets: Arc<Buckets>,
+    /// Metrics, access log, spans.
+    pub(super) telemetry: Telemetry,
+}
+
+impl Core {
+    pub(super) fn new(
+        document: &Validated,
+        state: State,
+        cell: Arc<SnapshotCell>,
+        keys: Arc<ArcSwap<KeyRing>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        let model = Arc::new(document.document().clone());
+        let clock = state.clock.clone();
+        Self {
+            data_dir: model.data_dir.clone(),
+            boot_id: BootId::fresh(),
+            sessions: Arc::new(Sessions::new(settings::sessions(document), clock.clone())),
+            buckets: Arc::new(Buckets::new(clock.clone(), DEFAULT_MAX_BUCKETS)),
+            model,
+            state,
+            cell,
+            keys,
+            telemetry,
+            clock,
+        }
+    }
+
+    /// What the data plane takes of it.
+    pub(super) fn gateway(&self, phase: tokio::sync::watch::Receiver<Phase>) -> Parts {
+        Parts {
+            snapshot: self.cell.clone(),
+            keys: self.keys.clone(),
+            sessions: self.sessions.clone(),
+            buckets: self.buckets.clone(),
+            telemetry: self.telemetry.clone(),
+            clock: self.clock.clone(),
+            phase,
+            session_max_age: self.model.sessions.max_age.get().as_secs(),
+            boot_id: self.boot_id,
+        }
+    }
+}

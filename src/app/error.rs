@@ -1,0 +1,69 @@
+//! Why a process does not start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::app::keys::KeyFileError;
+use crate::config::Diagnostics;
+use crate::gateway::tls::TlsError;
+use crate::snapshot::CompileError;
+use crate::telemetry::{OutputError, trace};
+
+/// Why the process cannot start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A certificate of a listener cannot be used.
+    #[error("{listener}: {source}")]
+    Certificate {
+        /// Which listener.
+        listener: &'static str,
+        /// Why.
+        source: TlsError,
+    },
+    /// The document passed validation, but something it names is wrong.
+    #[error("the configuration does not compile:{}", bullets(.0))]
+    Compile(Vec<CompileError>),
+    /// The document has errors.
+    #[error("{0}")]
+    Document(Box<Diagnostics>),
+    /// A file or folder cannot be used.
+    #[error("{what} {path}: {source}")]
+    File {
+        /// What it is for.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The sealing keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The access log cannot be written.
+    #[error("telemetry.access_log: {0}")]
+    Log(#[from] OutputError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} (listeners.{listener}): {source}")]
+    Listen {
+        /// Which listener.
+        listener: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pepper of API keys is too short to be one.
+    #[error("identity.api_keys.pepper: needs at least 16 bytes")]
+    Pepper,
+    /// Threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Runtime(io::Error),
+    /// Traces cannot be exported as configured.
+    #[error("telemetry.otlp: {0}")]
+    Trace(#[from] trace::TraceError),
+}
+
+fn bullets(errors: &[CompileError]) -> String {
+    errors.iter().map(|e| format!("\n  - {e}")).collect()
+}

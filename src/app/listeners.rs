@@ -1,0 +1,119 @@
+//! The listeners of a process: their sockets, bound or taken over, and what answers on them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::app::admin::Admin;
+use crate::app::certificates::Certificates;
+use crate::app::core::Core;
+use crate::app::handover::{self, Inherited};
+use crate::app::parts::{bind, listen_async, local};
+use crate::app::runtimes::Runtimes;
+use crate::app::{StartError, metrics, settings};
+use crate::config::{Validated, model};
+use crate::control::{AdminSocket, Exposure};
+use crate::gateway::{Gateway, Listener};
+use crate::upstream::client_connector;
+
+/// Threads that accept, at most.
+const ACCEPTORS: usize = 4;
+
+/// Bound sockets, before anything answers on them.
+pub(super) struct Sockets {
+    mcp: TcpListener,
+    admin: TcpListener,
+    pub(super) mcp_address: SocketAddr,
+    pub(super) admin_address: SocketAddr,
+    /// Tells when we, a successor, have said that we serve.
+    serving: Option<watch::Receiver<bool>>,
+}
+
+impl Sockets {
+    /// Binds, or takes those of the process before this one. A bad address is an error now.
+    pub(super) fn open(document: &Validated, inherited: Option<Inherited>) -> Result<Self, StartError> {
+        let (mcp_address, admin_address) = settings::addresses(document);
+        let (mcp, admin, serving) = match inherited {
+            Some(inherited) => {
+                let (mcp, admin, serving) = inherited.into_parts();
+                (mcp, admin, Some(serving))
+            }
+            None => (bind("mcp", mcp_address)?, bind("admin", admin_address)?, None),
+        };
+        Ok(Self {
+            mcp_address: local(&mcp, mcp_address),
+            admin_address: local(&admin, admin_address),
+            mcp,
+            admin,
+            serving,
+        })
+    }
+}
+
+/// Starts the data plane on the MCP listener.
+pub(super) fn mcp(
+    core: &Core,
+    runtimes: &Runtimes,
+    sockets: &Sockets,
+    document: &Validated,
+    certificates: &Certificates,
+) -> Result<(Arc<Gateway>, Listener), StartError> {
+    let failed =
+        |source: io::Error| StartError::Listen { listener: "mcp", address: sockets.mcp_address, source };
+    // Connectors pick up the runtime they are made on.
+    let _on_data = runtimes.data.enter();
+    let parts = core.gateway(runtimes.phase.subscribe());
+    let gateway = Gateway::new(parts, settings::listener(document), client_connector(runtimes.data_threads));
+    let tls = certificates.mcp_settings(document.offers_h2())?;
+    let socket = sockets.mcp.try_clone().map_err(failed)?;
+    let acceptors = runtimes.data_threads.min(ACCEPTORS);
+    let listener = gateway.listen(&runtimes.data, socket, tls, acceptors).map_err(failed)?;
+    Ok((gateway, listener))
+}
+
+/// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.
+pub(super) fn admin(
+    model: &model::Document,
+    runtimes: &Runtimes,
+    sockets: &Sockets,
+    certificates: &Certificates,
+    state: Arc<Admin>,
+) -> Result<Option<SocketAddr>, StartError> {
+    let address = sockets.admin_address;
+    let failed = |source: io::Error| StartError::Listen { listener: "admin", address, source };
+    let successor = sockets.serving.is_some();
+    let metrics = metrics::start(model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
+    let config = settings::control(model, Exposure::of(&address));
+    let _on_control = runtimes.control.enter();
+    let ours = sockets.admin.try_clone().map_err(failed)?;
+    let socket =
+        listen_async(ours).and_then(|s| AdminSocket::new(s, certificates.admin())).map_err(failed)?;
+    let stop = runtimes.background.clone();
+    // It lets open requests finish, so it is told and not cut off.
+    runtimes.control.spawn(crate::control::serve(
+        socket,
+        config,
+        state,
+        async move { stop.cancelled().await },
+    ));
+    Ok(metrics)
+}
+
+/// The sockets while they may be handed to a successor.
+pub(super) type Held = Arc<Mutex<Option<(TcpListener, TcpListener)>>>;
+
+/// Opens the door for a successor. What is returned tells when one has taken over.
+pub(super) fn door(
+    data_dir: PathBuf,
+    runtimes: &Runtimes,
+    sockets: Sockets,
+) -> (Held, watch::Receiver<bool>) {
+    let held: Held = Arc::new(Mutex::new(Some((sockets.mcp, sockets.admin))));
+    let (handed, receiver) = watch::channel(false);
+    runtimes.control(handover::serve(data_dir, held.clone(), handed, sockets.serving));
+    (held, receiver)
+}
