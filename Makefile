@@ -27,6 +27,7 @@ run: build ## Start the gateway with its embedded default and a demo MCP server
 test-tools:
 	@scripts/bootstrap.sh test
 	@tests/tools/install.sh clients
+	@tests/tools/install.sh deploy
 
 .PHONY: test-binaries
 test-binaries: bootstrap
@@ -39,6 +40,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/conformance/gateway.sh
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
+	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
 	for promise in streams reload restart kill; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 

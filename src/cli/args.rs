@@ -19,6 +19,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Say which rule, limits and targets would apply to a request, and why.
     Explain(Box<ExplainArgs>),
+    /// Ask a running gateway whether it is well; exit code 1 if not. For health checks of containers.
+    Health(HealthArgs),
     /// Make API keys and their hashes.
     Keys(KeysArgs),
     /// Print the JSON Schema of the configuration, or another page that is generated from the program.
@@ -123,6 +125,16 @@ pub(super) struct ExplainArgs {
     /// Arguments of the call, as JSON.
     #[arg(long)]
     pub(super) arguments: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct HealthArgs {
+    /// What to ask: `/healthz` or `/readyz` of the admin listener, or `/healthz` of the MCP listener. Plain HTTP only.
+    #[arg(default_value = "http://127.0.0.1:9090/healthz")]
+    pub(super) url: String,
+    /// Seconds to wait for the answer.
+    #[arg(long, default_value_t = 3)]
+    pub(super) timeout: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod explain;
+mod health;
 mod keys;
 mod serve;
 
@@ -18,6 +19,7 @@ pub fn main() -> ExitCode {
     let done = match args.command {
         Command::Check(check) => check::run(&check),
         Command::Explain(explain) => explain::run(&explain),
+        Command::Health(health) => health::run(&health),
         Command::Keys(keys) => keys::run(&keys),
         Command::Schema(asked) => schema(&asked),
         Command::Serve(serve) => serve::run(&serve, serve.upgrade),

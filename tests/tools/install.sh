@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the conformance and client tests run against, into .tools/ at the root of the repository.
+# Installs what the conformance and client tests run against, and the linters of deploy/, into .tools/ at the root of the
+# repository.
 #
 #   tests/tools/install.sh conformance   Node 22, the conformance suite and the JavaScript peers
 #   tests/tools/install.sh clients       the same, and the Python peers
+#   tests/tools/install.sh deploy        linters for Dockerfile, compose file, chart and alert rules
 #
 # Versions are pinned in package-lock.json and requirements-*.txt beside this script. Nothing is installed twice: each
 # part leaves a stamp with the hash of its pins. Needs npm and, for `clients`, Python 3.10 or later.
@@ -46,18 +48,37 @@ install_python() {
   local name=$1 requirements=$here/requirements-$1.txt target=$tools/$1 stamp
   stamp=$(pins "$requirements")
   if done_already "$target" "$stamp"; then
-    say "Python peers ($name): up to date"
+    say "Python environment ($name): up to date"
     return
   fi
   need "$python" "install Python 3.10 or later, or set PYTHON"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$python is older than 3.10"
-  say "Python peers ($name): installing"
+  say "Python environment ($name): installing"
   rm -rf "$target"
   "$python" -m venv "$target" || die "cannot make a virtual environment; is the venv module installed?"
   "$target/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" \
     || die "pip failed; is the package index reachable?"
   printf '%s\n' "$stamp" >"$target/.installed"
-  say "Python peers ($name): done"
+  say "Python environment ($name): done"
+}
+
+# promtool comes with Debian's Prometheus. Installing that would start a service, so it is only unpacked.
+install_promtool() {
+  local target=$tools/prometheus
+  [[ -x $target/usr/bin/promtool ]] && return
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    say "promtool: not on this system; the alert rules are not tested"
+    return
+  fi
+  say "promtool: fetching"
+  mkdir -p "$target"
+  chmod 0755 "$target"
+  if (cd "$target" && apt-get download -qq prometheus >/dev/null 2>&1); then
+    dpkg-deb -x "$target"/prometheus_*.deb "$target"
+  else
+    say "promtool: no package; the alert rules are not tested"
+  fi
+  rm -f "$target"/prometheus_*.deb
 }
 
 case ${1:-} in
@@ -66,8 +87,12 @@ case ${1:-} in
     install_npm
     for environment in py1 py2 fastmcp; do install_python "$environment"; done
     ;;
+  deploy)
+    install_python deploy
+    install_promtool
+    ;;
   *)
-    printf 'usage: %s conformance|clients\n' "$0" >&2
+    printf 'usage: %s conformance|clients|deploy\n' "$0" >&2
     exit 2
     ;;
 esac

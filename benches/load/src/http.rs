@@ -105,6 +105,14 @@ pub fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>> {
     Ok(Some((head, length)))
 }
 
+/// The value of a field in the bytes of a head; the first of its name.
+pub fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    std::str::from_utf8(head).ok()?.split("\r\n").find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or_default().trim()
 }

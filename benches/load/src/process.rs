@@ -137,6 +137,46 @@ impl Drop for Process {
     }
 }
 
+/// `command`, but the kernel ends it when the thread that started it is gone, however that came about. Needs `setpriv` of
+/// util-linux. `user` is who it runs as, if not who we are.
+pub fn bound(command: &Command, user: Option<&str>) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.arg("--pdeathsig=KILL");
+    if let Some(user) = user {
+        bound.args([&format!("--reuid={user}"), "--regid", user_group(user).as_str(), "--clear-groups"]);
+    }
+    bound.arg("--").arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        bound.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    bound
+}
+
+/// The first group of a user.
+fn user_group(user: &str) -> String {
+    let output = Command::new("id").args(["-g", user]).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Processes whose parent is `pid`.
+pub fn children(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    all.filter(|child| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // After the name, which may contain anything: state, then the parent.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1).and_then(|parent| parent.parse::<u32>().ok()) == Some(pid)
+    })
+    .collect()
+}
+
 /// What the threads of a process have run so far.
 #[derive(Clone, Debug, Default)]
 pub struct Cpu(HashMap<u32, u64>);

@@ -22,6 +22,8 @@ pub struct Connection {
     stream: Option<TcpStream>,
     received: Vec<u8>,
     body: Vec<u8>,
+    /// The last answer's head, as it came.
+    head: Vec<u8>,
     /// Connections made.
     opened: u64,
 }
@@ -34,6 +36,7 @@ impl Connection {
             stream: None,
             received: Vec::with_capacity(4096),
             body: Vec::with_capacity(4096),
+            head: Vec::with_capacity(1024),
             opened: 0,
         }
     }
@@ -41,6 +44,11 @@ impl Connection {
     /// The last answer's body, without its framing.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// A field of the last answer's head; the first of its name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        http::field(&self.head, name)
     }
 
     /// Connections made so far: one, unless the server closed some.
@@ -96,6 +104,8 @@ impl Connection {
                 break found;
             }
         };
+        self.head.clear();
+        self.head.extend_from_slice(&self.received[..at]);
         match head.framing {
             Framing::Length(length) => {
                 while self.received.len() < at + length {

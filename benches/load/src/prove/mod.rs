@@ -1,6 +1,7 @@
 //! Promises under load, each either kept or not: the program's exit code says which, and files say why.
 
 mod callers;
+pub mod control;
 mod kill;
 mod reload;
 mod restart;
