@@ -105,6 +105,12 @@ prove-dataplane-restart: build-load ## Zero-downtime restarts while 64 sessions 
 prove-dataplane-kill: build-load ## kill -9 of one of two servers: only what was in flight fails
 	$(LOAD) prove kill $(ARGS)
 
+.PHONY: prove-control-audit
+prove-control-audit: bootstrap ## 2,000 random tamperings are all found; 10⁶ events are verified in under 10 s
+	$(CARGO) test --locked --lib audit::
+	$(CARGO) test --locked --test it audit
+	$(CARGO) bench --locked --bench audit
+
 .PHONY: fuzz
 FUZZ_SECONDS ?= 600
 fuzz: bootstrap ## Run every fuzz target for FUZZ_SECONDS (default 600); needs `cargo install cargo-fuzz`

@@ -28,6 +28,14 @@ if [ "$need" = test ]; then
   want npm nodejs npm
   want openssl openssl
   want curl curl ca-certificates
+  # Tests run servers of their own; the packages' services stay off (see below).
+  if [ ! -x "$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | head -n1)" ]; then
+    missing+=(postgresql)
+    packages+=(postgresql)
+  fi
+  if ! command -v valkey-server >/dev/null 2>&1; then
+    want redis-server redis-server
+  fi
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -46,7 +54,7 @@ echo "bootstrap: missing: ${missing[*]}"
 if ! command -v apt-get >/dev/null 2>&1; then
   echo "bootstrap: this is not Debian or Ubuntu, so install these by hand, by the names your system has for them:" >&2
   printf '  %s\n' "${packages[@]}" >&2
-  echo "(Fedora: dnf install gcc gcc-c++ cmake make python3 nodejs-npm openssl curl; macOS: xcode-select --install; brew install cmake node python)" >&2
+  echo "(Fedora: dnf install gcc gcc-c++ cmake make python3 nodejs-npm openssl curl postgresql-server redis; macOS: xcode-select --install; brew install cmake node python postgresql redis)" >&2
   exit 1
 fi
 sudo=
@@ -59,4 +67,24 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "bootstrap: installing ${packages[*]}"
 $sudo apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}"
+# PostgreSQL's and Redis's packages start a service. Tests need the programs only: no cluster is made, and where nothing
+# says yet which services may start, none does.
+created=()
+undo() {
+  for file in "${created[@]}"; do $sudo rm -f "$file"; done
+}
+trap undo EXIT
+case " ${packages[*]} " in
+  *" postgresql "* | *" redis-server "*)
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+      $sudo mkdir -p /etc/postgresql-common
+      echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+      created+=(/usr/sbin/policy-rc.d)
+      printf '#!/bin/sh\nexit 101\n' | $sudo tee /usr/sbin/policy-rc.d >/dev/null
+      $sudo chmod 755 /usr/sbin/policy-rc.d
+    fi
+    ;;
+esac
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "${packages[@]}"

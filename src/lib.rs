@@ -17,5 +17,6 @@ pub mod policy;
 pub mod route;
 pub mod snapshot;
 pub mod source;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;

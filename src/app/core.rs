@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::app::settings;
+use crate::audit::Auditor;
 use crate::base::Clock;
 use crate::config::{Validated, model};
 use crate::gateway::{Parts, Phase};
@@ -13,6 +14,7 @@ use crate::limit::{Buckets, DEFAULT_MAX_BUCKETS};
 use crate::mcp::seal::KeyRing;
 use crate::mcp::session::{BootId, Sessions};
 use crate::snapshot::{SnapshotCell, State};
+use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// Shared handles. Cheap to clone.
@@ -38,6 +40,10 @@ pub(super) struct Core {
     pub(super) buckets: Arc<Buckets>,
     /// Metrics, access log, spans.
     pub(super) telemetry: Telemetry,
+    /// Records events.
+    pub(super) audit: Auditor,
+    /// Where events and everything else of the control plane are kept.
+    pub(super) store: Store,
 }
 
 impl Core {
@@ -47,6 +53,8 @@ impl Core {
         cell: Arc<SnapshotCell>,
         keys: Arc<ArcSwap<KeyRing>>,
         telemetry: Telemetry,
+        audit: Auditor,
+        store: Store,
     ) -> Self {
         let model = Arc::new(document.document().clone());
         let clock = state.clock.clone();
@@ -60,6 +68,8 @@ impl Core {
             cell,
             keys,
             telemetry,
+            audit,
+            store,
             clock,
         }
     }
@@ -72,6 +82,7 @@ impl Core {
             sessions: self.sessions.clone(),
             buckets: self.buckets.clone(),
             telemetry: self.telemetry.clone(),
+            audit: self.audit.clone(),
             clock: self.clock.clone(),
             phase,
             session_max_age: self.model.sessions.max_age.get().as_secs(),

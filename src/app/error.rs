@@ -5,14 +5,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::app::keys::KeyFileError;
+use crate::audit::{KeyError, SpoolError};
 use crate::config::Diagnostics;
 use crate::gateway::tls::TlsError;
 use crate::snapshot::CompileError;
+use crate::store::StoreError;
 use crate::telemetry::{OutputError, trace};
 
 /// Why the process cannot start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The audit cannot be written.
+    #[error(transparent)]
+    Audit(#[from] SpoolError),
+    /// The key that signs the audit cannot be used.
+    #[error(transparent)]
+    AuditKey(#[from] KeyError),
     /// A certificate of a listener cannot be used.
     #[error("{listener}: {source}")]
     Certificate {
@@ -56,6 +64,9 @@ pub enum StartError {
     /// The pepper of API keys is too short to be one.
     #[error("identity.api_keys.pepper: needs at least 16 bytes")]
     Pepper,
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Threads cannot be started.
     #[error("cannot start threads: {0}")]
     Runtime(io::Error),

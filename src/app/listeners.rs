@@ -16,6 +16,7 @@ use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, metrics, settings};
 use crate::config::{Validated, model};
+use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, Exposure};
 use crate::gateway::{Gateway, Listener};
 use crate::upstream::client_connector;
@@ -82,12 +83,14 @@ pub(super) fn admin(
     sockets: &Sockets,
     certificates: &Certificates,
     state: Arc<Admin>,
+    ledger: Arc<dyn Ledger>,
 ) -> Result<Option<SocketAddr>, StartError> {
     let address = sockets.admin_address;
     let failed = |source: io::Error| StartError::Listen { listener: "admin", address, source };
     let successor = sockets.serving.is_some();
     let metrics = metrics::start(model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
-    let config = settings::control(model, Exposure::of(&address));
+    let mut config = settings::control(model, Exposure::of(&address));
+    config.ledger = Some(ledger);
     let _on_control = runtimes.control.enter();
     let ours = sockets.admin.try_clone().map_err(failed)?;
     let socket =

@@ -8,6 +8,7 @@
 //! `listeners`, background work into `tasks`, what operators see into `admin`. `process` only says in which order.
 
 mod admin;
+mod audit;
 mod certificates;
 mod core;
 mod demo;
@@ -28,6 +29,7 @@ mod signals;
 mod state;
 mod tasks;
 
+pub use audit::{Drained, Tail, checkpoint, checkpoint_all, key_file as audit_key_file};
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
 pub use options::{Document, Environment, Options};

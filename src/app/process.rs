@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::app::admin::Admin;
+use crate::app::audit::{AuditLedger, Tail};
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
 use crate::app::error::StartError;
@@ -17,7 +18,7 @@ use crate::app::listeners::{Held, Sockets};
 use crate::app::options::Options;
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
-use crate::app::{demo, listeners, state, tasks};
+use crate::app::{audit, demo, listeners, state, tasks};
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
 use crate::snapshot::SnapshotCell;
@@ -40,6 +41,7 @@ pub struct Process {
     shutdown: model::Shutdown,
     sockets: Held,
     handed_over: watch::Receiver<bool>,
+    audit: Option<audit::Running>,
     runtimes: Runtimes,
 }
 
@@ -59,6 +61,7 @@ impl Process {
             admin: options.admin,
             data_dir: options.data_dir,
         };
+        let env = options.env.clone();
         let loader = Loader::new(options.document, options.env, places);
         let read_since = SystemTime::now();
         let loaded = loader.load();
@@ -79,13 +82,17 @@ impl Process {
         let cell = Arc::new(SnapshotCell::new(compiled.snapshot));
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
-        let core = Core::new(&document, state, cell, keys.ring.clone(), telemetry);
+        let auditor = audit::open(document.document())?;
+        let store = state::store(document.document(), &runtimes, &clock, env)?;
+        let core = Core::new(&document, state, cell, keys.ring.clone(), telemetry, auditor, store);
 
         let (gateway, listener) = listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?;
         if let Some(socket) = demo {
             demo::spawn(&runtimes, socket);
         }
         tasks::spawn(&core, &runtimes, &gateway, keys);
+        let audit = audit::start(&core, &runtimes)?;
+        let ledger = Arc::new(AuditLedger::new(core.audit.clone(), core.clock.clone()));
         let (mcp, admin) = (sockets.mcp_address, sockets.admin_address);
         let reloader = Arc::new(Reloader::new(
             loader,
@@ -105,7 +112,8 @@ impl Process {
             runtimes.phase.subscribe(),
         ));
         shown.attach(listener.counts());
-        let metrics = listeners::admin(&core.model, &runtimes, &sockets, reloader.certificates(), shown)?;
+        let metrics =
+            listeners::admin(&core.model, &runtimes, &sockets, reloader.certificates(), shown, ledger)?;
         let (held, handed_over) = listeners::door(core.data_dir.clone(), &runtimes, sockets);
         Ok(Self {
             listener,
@@ -118,6 +126,7 @@ impl Process {
             shutdown: core.model.shutdown.clone(),
             sockets: held,
             handed_over,
+            audit,
             runtimes,
         })
     }
@@ -154,6 +163,11 @@ impl Process {
         self.reloader.reload("signal");
     }
 
+    /// Events of the audit as they reach the store; `None` without an audit.
+    pub fn audit_tail(&self) -> Option<&Tail> {
+        self.audit.as_ref().map(|audit| &audit.tail)
+    }
+
     /// What reloads.
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
@@ -166,7 +180,7 @@ impl Process {
 
     /// Ends politely: not ready, no more accepting, streams end, what is in flight completes, at most as long as the
     /// document's `shutdown` says. `true` if nothing had to be cut.
-    pub fn shutdown(self, successor: bool) -> bool {
+    pub fn shutdown(mut self, successor: bool) -> bool {
         let times = &self.shutdown;
         let phase = &self.runtimes.phase;
         let done = self.runtimes.control.block_on(async {
@@ -185,6 +199,11 @@ impl Process {
             done
         });
         self.runtimes.end_background();
+        if let Some(audit) = self.audit.take() {
+            // The last events; what the store does not take in time is drained by the next run.
+            let last = async { tokio::time::timeout(FLUSH, audit.drainer).await };
+            let _ = self.runtimes.control.block_on(last);
+        }
         self.telemetry.access.shutdown(FLUSH);
         self.runtimes.end();
         done

@@ -8,6 +8,7 @@ use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore, KeyPepper, K
 use crate::base::{Clock, Secret, TenantId};
 use crate::config::model;
 use crate::snapshot::State;
+use crate::store::{Environment, Store, StoreSettings};
 use crate::telemetry::{ACCESS_LOG_CAPACITY, AccessLog, Caps, Metrics, Output, Telemetry, Tracer, trace};
 use crate::upstream::Upstreams;
 
@@ -86,4 +87,16 @@ pub(super) fn telemetry(
         }
     };
     Ok(Telemetry { metrics: metrics.clone(), access: access_log, tracer })
+}
+
+/// The store, which connects when it is first used.
+pub(super) fn store(
+    model: &model::Document,
+    runtimes: &Runtimes,
+    clock: &Clock,
+    env: Environment,
+) -> Result<Store, StartError> {
+    let _on_control = runtimes.control.enter();
+    let settings = StoreSettings::new(&model.store, &model.data_dir);
+    Ok(Store::open(settings, clock.clone(), env)?)
 }

@@ -1,16 +1,70 @@
 //! What the two planes hold to record events.
 
 use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::event::Event;
 use super::segment::Position;
-use super::spool::{Credit, Full, OnFull, Spool};
+use super::spool::{Credit, Durability, Full, OnFull, Spool};
 
 /// How long a request may wait for a segment that is being made.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Fields that are masked before an event is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mask {
+    /// The caller's address: its network stays, 24 bits of IPv4 and 48 of IPv6.
+    pub client_ip: bool,
+    /// Reasons and what went wrong.
+    pub reason: bool,
+    /// Tools, prompts and resources.
+    pub name: bool,
+    /// The caller's id.
+    pub principal: bool,
+    /// The hash of the session id.
+    pub session: bool,
+    /// The target's address.
+    pub target: bool,
+}
+
+/// What stands in place of a masked text.
+pub const MASKED: &str = "[masked]";
+
+impl Mask {
+    fn apply<'a>(&self, event: &Event<'a>) -> Event<'a> {
+        let mut event = *event;
+        let hide = |on: bool, field: &mut Option<&'a str>| {
+            if on && field.is_some() {
+                *field = Some(MASKED);
+            }
+        };
+        hide(self.reason, &mut event.reason);
+        hide(self.name, &mut event.name);
+        hide(self.principal, &mut event.principal);
+        hide(self.target, &mut event.target);
+        if self.session {
+            event.session = None;
+        }
+        if self.client_ip {
+            event.client_ip = event.client_ip.map(network);
+        }
+        event
+    }
+}
+
+/// An address without what tells one person from another.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & !0xff).into(),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => network(ip.into()),
+            None => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 80)).into(),
+        },
+    }
+}
 
 /// Records events. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -20,6 +74,7 @@ pub struct Auditor(Option<Arc<Inner>>);
 struct Inner {
     spool: Spool,
     counts: Counts,
+    mask: Mask,
 }
 
 /// What has become of events since the start.
@@ -59,8 +114,11 @@ impl Receipt {
     /// The disk failed.
     pub async fn durable(self) -> Result<(), Full> {
         match self.0 {
-            None => Ok(()),
-            Some((inner, position)) => inner.spool.durable(position).await,
+            Some((inner, position)) if inner.spool.durability() == Durability::Strict => {
+                // Boxed: the future of every request would have the room for it.
+                Box::pin(async move { inner.spool.durable(position).await }).await
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -71,13 +129,25 @@ thread_local! {
 
 impl Auditor {
     /// Records into `spool`.
-    pub fn new(spool: Spool) -> Self {
-        Self(Some(Arc::new(Inner { spool, counts: Counts::default() })))
+    pub fn new(spool: Spool, mask: Mask) -> Self {
+        Self(Some(Arc::new(Inner { spool, counts: Counts::default(), mask })))
     }
 
     /// Records nothing.
     pub fn disabled() -> Self {
         Self(None)
+    }
+
+    /// Whether events are recorded at all.
+    pub fn is_enabled(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether an event would find room now, or may be lost.
+    pub fn has_room(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|inner| inner.spool.on_full() == OnFull::Drop || inner.spool.admit().is_ok())
     }
 
     /// The spool.
@@ -99,7 +169,8 @@ impl Auditor {
         match inner.spool.admit() {
             Ok(credit) => Ok(Some(credit)),
             Err(_) if inner.spool.on_full() == OnFull::Drop => Ok(None),
-            Err(_) => match inner.spool.admit_soon(PATIENCE).await {
+            // Boxed: rare, and the future of every request would have the room for it.
+            Err(_) => match Box::pin(inner.spool.admit_soon(PATIENCE)).await {
                 Ok(credit) => Ok(Some(credit)),
                 Err(full) => {
                     inner.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +188,11 @@ impl Auditor {
         let Some(inner) = &self.0 else { return Ok(Receipt(None)) };
         let done = BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            event.encode(buffer);
+            if inner.mask == Mask::default() {
+                event.encode(buffer);
+            } else {
+                inner.mask.apply(event).encode(buffer);
+            }
             inner.spool.append(buffer, credit)
         });
         match done {
@@ -125,10 +200,58 @@ impl Auditor {
                 inner.counts.recorded.fetch_add(1, Ordering::Relaxed);
                 Ok(Receipt(Some((inner.clone(), position))))
             }
-            Err(full) => {
+            Err(_) if inner.spool.on_full() == OnFull::Drop => {
                 inner.counts.dropped.fetch_add(1, Ordering::Relaxed);
-                if inner.spool.on_full() == OnFull::Drop { Ok(Receipt(None)) } else { Err(full) }
+                Ok(Receipt(None))
             }
+            Err(full) => Err(full),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Class, Position, Settings, WriterId};
+    use super::*;
+
+    #[test]
+    fn masked_fields_never_reach_the_spool() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            dir: dir.path().to_owned(),
+            max_size: 4 << 20,
+            segment_size: 1 << 20,
+            durability: Durability::Process,
+            on_full: OnFull::Refuse,
+        };
+        let spool = Spool::open(settings, WriterId::fresh(), 0).unwrap();
+        let mask =
+            Mask { client_ip: true, reason: true, name: true, principal: true, session: true, target: true };
+        let auditor = Auditor::new(spool.clone(), mask);
+        let event = Event {
+            principal: Some("ann@example.com"),
+            name: Some("secret_tool"),
+            reason: Some("because"),
+            target: Some("10.0.0.7"),
+            session: Some(77),
+            route: Some("weather"),
+            client_ip: Some("203.0.113.77".parse().unwrap()),
+            ..Event::new(1, "acme", Class::Data)
+        };
+        drop(auditor.record(&event, None).unwrap());
+        let mut seen = 0;
+        spool.read(Position::default(), 10, |_, _, record| {
+            let event = Event::decode(record).unwrap();
+            assert_eq!(
+                (event.principal, event.name, event.reason, event.target),
+                (Some(MASKED), Some(MASKED), Some(MASKED), Some(MASKED))
+            );
+            assert_eq!((event.session, event.route), (None, Some("weather")));
+            assert_eq!(event.client_ip, Some("203.0.113.0".parse().unwrap()));
+            assert!(!record.windows(3).any(|w| w == b"ann"));
+            seen += 1;
+        });
+        assert_eq!(seen, 1);
+        assert_eq!(network("2001:db8:1:2::3".parse().unwrap()), "2001:db8:1::".parse::<IpAddr>().unwrap());
     }
 }

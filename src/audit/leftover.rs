@@ -59,6 +59,21 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
     Ok((found, bytes))
 }
 
+/// Bytes of all segments in `dir`.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn size_of(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if parse_name(&entry.path()).is_some() {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
 impl Leftover {
     /// Whose they are.
     pub fn writer(&self) -> WriterId {

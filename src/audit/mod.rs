@@ -4,6 +4,8 @@
 //! which copies it into the [`Spool`]: files that are allocated and mapped ahead, so that recording is a copy, and what
 //! was recorded survives the death of the process. A task of the app layer drains the spool in order: it turns each
 //! record into canonical JSON, links it into the hash chain of its tenant, writer and class, and puts it into the store.
+//! [`Exporter`] and [`Checkpoint`] sign what is there; [`verify()`] proves it to somebody who has nothing but the file
+//! and the public key.
 //!
 //! **Acknowledged means recorded.** A response ends only after its event is in the spool; with
 //! [`Durability::Strict`] only after it is on the disk.
@@ -17,18 +19,39 @@
 //! | `event` | the record and its binary form |
 //! | `auditor` | what the planes hold |
 //! | `spool`, `segment`, `leftover` | the files, and those of earlier runs |
+//! | `payload` | canonical JSON |
+//! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
+//! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
+//! | `usage` | counts and latency sketches by minute |
 
 mod auditor;
+mod chain;
 mod event;
+mod export;
+mod key;
 mod leftover;
+mod payload;
 mod segment;
 mod spool;
+mod statement;
+mod table;
+pub mod usage;
+mod verify;
 
-pub use auditor::{Auditor, Counts, Receipt};
+pub use auditor::{Auditor, Counts, MASKED, Mask, Receipt};
+pub use chain::{Chain, ChainId, Hash, Head, Linked, commit};
 pub use event::{Class, Event, MAX_BODY, MAX_ENCODED, MAX_LONG, MAX_PLAIN, MAX_TEXT, Unreadable};
-pub use leftover::{Leftover, leftovers};
+pub use export::{Exporter, Range, Stored};
+pub use key::{AuditKey, KeyError, PublicKey};
+pub use leftover::{Leftover, leftovers, size_of};
+pub use payload::render;
 pub use segment::{Position, WriterId};
 pub use spool::{Credit, Durability, Full, OnFull, Settings, Spool, SpoolError};
+pub use statement::{
+    ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
+};
+pub use table::{Row, cef, csv, csv_header};
+pub use verify::{Finding, Report, verify};
 
 /// At most `max` bytes of `text`, cut between characters.
 fn clip(text: &str, max: usize) -> &str {
@@ -37,4 +60,37 @@ fn clip(text: &str, max: usize) -> &str {
     }
     let end = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
     &text[..end]
+}
+
+/// Hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = Vec::with_capacity(bytes.len() * 2);
+    hex_into(&mut out, bytes);
+    String::from_utf8(out).expect("digits are ASCII")
+}
+
+fn hex_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+/// The bytes of lower-case hexadecimal digits.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }

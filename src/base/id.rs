@@ -91,6 +91,11 @@ impl RequestId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// The bytes of the UUID.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
     /// Writes the 36 characters of the id into `buffer`.
     pub fn encode<'a>(&self, buffer: &'a mut [u8; 36]) -> &'a [u8] {
         self.0.hyphenated().encode_lower(buffer).as_bytes()

@@ -15,6 +15,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Verify, export and sign what the audit recorded.
+    Audit(AuditArgs),
     /// Check a configuration and print everything that is wrong with it.
     Check(CheckArgs),
     /// Say which rule, limits and targets would apply to a request, and why.
@@ -23,6 +25,8 @@ pub(super) enum Command {
     Health(HealthArgs),
     /// Make API keys and their hashes.
     Keys(KeysArgs),
+    /// Bring the tables of the store up to date, undo that, or show where they are.
+    Migrate(MigrateArgs),
     /// Print the JSON Schema of the configuration, or another page that is generated from the program.
     Schema(SchemaArgs),
     /// Run the gateway. Without --config: an embedded default on 127.0.0.1 with a demo MCP server behind it.
@@ -159,5 +163,96 @@ pub(super) enum KeysCommand {
         /// Environment variable with the pepper of `identity.api_keys.pepper`, if there is one.
         #[arg(long, value_name = "VARIABLE")]
         pepper_env: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MigrateArgs {
+    #[command(subcommand)]
+    pub(super) command: MigrateCommand,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+/// Which store.
+#[derive(Debug, clap::Args)]
+pub(super) struct StoreArgs {
+    /// Configuration file. Without it: the embedded default.
+    #[arg(long, short, env = "TOLLGATE_CONFIG", global = true)]
+    pub(super) config: Option<PathBuf>,
+    /// The data folder, whatever the configuration says.
+    #[arg(long, value_name = "FOLDER", env = "TOLLGATE_DATA_DIR", global = true)]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MigrateCommand {
+    /// Undo every migration after this one. Data in the tables that go is lost.
+    Down {
+        /// Number of the last migration to keep; 0 for none.
+        #[arg(long)]
+        to: i64,
+    },
+    /// Print the SQL that a DBA runs once on PostgreSQL, before anything else.
+    Roles {
+        /// The role that Tollgate logs in with.
+        #[arg(long, default_value = "tollgate")]
+        login: String,
+        /// The database.
+        #[arg(long, default_value = "tollgate")]
+        database: String,
+    },
+    /// Show each migration and when it was applied.
+    Status,
+    /// Apply what is missing.
+    Up,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AuditArgs {
+    #[command(subcommand)]
+    pub(super) command: AuditCommand,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Sign a checkpoint over all chains of a tenant, and print it. Keep it elsewhere, for `verify --since`.
+    Checkpoint {
+        /// Whose chains.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Write a tenant's events to standard output.
+    Export {
+        /// Whose events.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// `jsonl`, which can be verified, `csv` or `cef`.
+        #[arg(long, default_value = "jsonl")]
+        format: String,
+        /// From this time on, such as 2026-01-31T00:00:00Z.
+        #[arg(long)]
+        from: Option<String>,
+        /// Before this time.
+        #[arg(long)]
+        to: Option<String>,
+        /// Only what this caller did; of other events the export has the commitment.
+        #[arg(long)]
+        principal: Option<String>,
+    },
+    /// Print the public key that checkpoints and exports are verified with; makes the key if there is none.
+    Key,
+    /// Prove an export (JSON lines): finds any edit, removal, insertion, reordering and truncation. Needs no store.
+    Verify {
+        /// The export.
+        file: PathBuf,
+        /// The trusted public key, as `tollgate audit key` prints it. May be repeated.
+        #[arg(long, required = true)]
+        key: Vec<String>,
+        /// A checkpoint that was kept elsewhere: finds a store that was rolled back.
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
     },
 }

@@ -1,11 +1,14 @@
 //! The command line. The only place that reads the environment.
 
 mod args;
+mod audit;
 mod check;
 mod explain;
 mod health;
 mod keys;
+mod migrate;
 mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -17,10 +20,12 @@ use args::{Args, Command, SchemaArgs};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
+        Command::Audit(audit) => audit::run(&audit),
         Command::Check(check) => check::run(&check),
         Command::Explain(explain) => explain::run(&explain),
         Command::Health(health) => health::run(&health),
         Command::Keys(keys) => keys::run(&keys),
+        Command::Migrate(migrate) => migrate::run(&migrate),
         Command::Schema(asked) => schema(&asked),
         Command::Serve(serve) => serve::run(&serve, serve.upgrade),
         Command::Upgrade(serve) => serve::run(&serve, true),

@@ -25,7 +25,7 @@ const NAMED: [(&str, &str); 5] = [
 ];
 
 /// Parts that take effect at the next start only.
-const STATIC: [&str; 3] = ["listeners", "runtime", "data_dir"];
+const STATIC: [&str; 4] = ["listeners", "runtime", "data_dir", "store"];
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,11 +52,20 @@ pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
     let value = |document: &Document| serde_json::to_value(document).unwrap_or(Value::Null);
     if let (Value::Object(old), Value::Object(new)) = (value(old), value(new)) {
         // `Map` is sorted; the document's own order reads better.
-        for key in ["listeners", "runtime", "data_dir", "sessions", "servers", "routes", "limits", "policies"]
-        {
+        for key in [
+            "listeners",
+            "runtime",
+            "data_dir",
+            "store",
+            "sessions",
+            "servers",
+            "routes",
+            "limits",
+            "policies",
+        ] {
             out.key(&Subject::default(), key, old.get(key), new.get(key));
         }
-        for key in ["identity", "telemetry", "shutdown", "insecure_options"] {
+        for key in ["identity", "telemetry", "audit", "shutdown", "insecure_options"] {
             out.key(&Subject::default(), key, old.get(key), new.get(key));
         }
     }
@@ -74,6 +83,9 @@ fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {
     let mut out = BTreeMap::new();
     if let Some(token) = &document.listeners.admin.token {
         out.insert(("listeners.admin".to_owned(), "token"), token);
+    }
+    if let Some(url) = &document.store.url {
+        out.insert(("store".to_owned(), "url"), url);
     }
     if let Some(token) = document.listeners.metrics.as_ref().and_then(|metrics| metrics.token.as_ref()) {
         out.insert(("listeners.metrics".to_owned(), "token"), token);

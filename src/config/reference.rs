@@ -8,7 +8,7 @@ use super::describe::constants;
 use super::schema::{resolve, schema};
 
 /// The order of the top-level keys on the page; a test holds it to the model.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 15] = [
     "version",
     "listeners",
     "servers",
@@ -18,9 +18,11 @@ const ORDER: [&str; 13] = [
     "identity",
     "sessions",
     "telemetry",
+    "audit",
     "shutdown",
     "runtime",
     "data_dir",
+    "store",
     "insecure_options",
 ];
 

@@ -5,12 +5,11 @@ use super::tree::Value;
 /// Message and hint for a key that a later version may have, by the keys above it.
 pub(crate) fn key(above: &str, key: &str) -> Option<(String, &'static str)> {
     let hint = match (above, key) {
-        ("", "store") => "remove it: configuration, keys and audit are kept in files",
         ("", "source") => "remove it: the document is always this file",
         ("", "tenants" | "tenant" | "platform") => {
             "remove it: everything belongs to the one tenant `default`"
         }
-        ("", "plugins" | "transforms" | "webhooks" | "alerts" | "audit") => "remove it",
+        ("", "plugins" | "transforms" | "webhooks" | "alerts") => "remove it",
         ("servers", "stdio") => "run the server behind an HTTP bridge and use `http`",
         ("servers", "openapi") => "use `http` with an MCP server",
         ("identity", "mtls") => "require client certificates with `listeners.mcp.tls.client_ca`",

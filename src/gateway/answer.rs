@@ -19,7 +19,7 @@ use crate::mcp::rewrite::with_id;
 use crate::mcp::seal::KeyRing;
 use crate::mcp::version::Era;
 use crate::policy::Item;
-use crate::telemetry::UpstreamError;
+use crate::telemetry::{Outcome, UpstreamError};
 use crate::upstream::Lease;
 
 /// A JSON answer up to this size is collected when it has to be looked into; so is one event of a stream.
@@ -70,6 +70,7 @@ impl Gateway {
             common.apply(&mut header);
             let _ =
                 tokio::time::timeout(Duration::from_secs(1), exchange.collect(ERROR_LIMIT, FOREVER)).await;
+            seen.settled(Outcome::Ok).await.map_err(|_| Failure::audit_failed())?;
             respond::send(session, header, Bytes::new()).await.map_err(Stop::client)?;
             return Ok(Relayed { ended: true, ..Relayed::default() });
         }
@@ -89,8 +90,26 @@ impl Gateway {
             (None, None) => None,
         };
         let timeouts = lease.timeouts();
+        let waited = std::time::Instant::now();
+        let cancel_on_disconnect = seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream;
+        let ended = outcome_of(status, dispatch);
+        let mut settle = |bytes_out: u64, broken: Option<&str>| {
+            seen.bytes_out = bytes_out;
+            seen.outcome = if broken.is_some() { Outcome::UpstreamError } else { ended };
+            if let Some(reason) = broken {
+                seen.error = Some(reason.to_owned());
+            }
+            // The rest of the wait is added when the relay is over.
+            let upstream = seen.upstream;
+            seen.upstream += waited.elapsed();
+            let receipt = seen.settle();
+            seen.upstream = upstream;
+            seen.outcome = Outcome::ClientGone;
+            receipt
+        };
         let mut plan = Plan {
-            cancel_on_disconnect: seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream,
+            cancel_on_disconnect,
+            settle: &mut settle,
             long_lived: dispatch.sort.is_long_lived(),
             idle: if is_stream { timeouts.stream_idle } else { timeouts.idle }.unwrap_or(FOREVER),
             id: dispatch.request.and_then(|m| m.id.as_ref()).map(|id| id.as_str()),
@@ -176,6 +195,16 @@ impl Gateway {
     fn expiry(&self, caller: &Caller) -> Option<tokio::time::Instant> {
         let left = caller.principal().expires_at?.saturating_sub(self.parts.clock.unix_secs());
         Some(tokio::time::Instant::now() + Duration::from_secs(left))
+    }
+}
+
+/// How a request ends whose answer has this status and reaches the client.
+pub(crate) fn outcome_of(status: StatusCode, dispatch: &Dispatch<'_>) -> Outcome {
+    match status.as_u16() {
+        200..=299 => Outcome::Ok,
+        500.. => Outcome::UpstreamError,
+        404 if matches!(dispatch.stay, Stay::Session(_)) => Outcome::SessionUnknown,
+        _ => Outcome::RpcError,
     }
 }
 

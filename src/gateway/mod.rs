@@ -11,6 +11,7 @@
 //! **Invariants.** No SQL, DNS, file I/O or lock across an await. Every request is observed exactly once, however it
 //! ends. The client's credential never reaches a server.
 
+mod acknowledge;
 mod answer;
 mod body;
 mod driver;
@@ -42,6 +43,7 @@ use tokio::sync::watch;
 
 pub use driver::Running;
 
+use crate::audit::Auditor;
 use crate::base::Clock;
 use crate::base::net::TrustedProxies;
 use crate::config::AllowedOrigins;
@@ -136,6 +138,8 @@ pub struct Parts {
     pub buckets: Arc<Buckets>,
     /// Metrics, access log, spans.
     pub telemetry: Telemetry,
+    /// The audit.
+    pub audit: Auditor,
     /// Time.
     pub clock: Clock,
     /// Moves forward when the process is to end.

@@ -1,7 +1,11 @@
-//! The end of every request: metrics, access log and span, exactly once.
+//! The end of every request: audit, metrics, access log and span, each exactly once.
 //!
 //! An [`Observation`] is made before anything is decided and reports when it is dropped, so that a refused request, a
 //! vanished client and a task that is torn down are seen as well as the ordinary end.
+//!
+//! The audit's event is recorded earlier than the rest: [`Observation::settle`] is called before the last byte of a
+//! response, so that no client has an answer whose event a `kill -9` could still take away. What only comes to light after that (a client
+//! that does not take the last byte) is in the access log. What ends without an answer is recorded on the way out.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,12 +16,13 @@ use http::HeaderValue;
 use http::header::USER_AGENT;
 use pingora::protocols::http::ServerSession;
 
+use crate::audit::{Class, Credit, Event, Full, Receipt};
 use crate::base::{Principal, RequestId};
 use crate::gateway::Gateway;
 use crate::gateway::respond::Failure;
 use crate::mcp::version::{Era, Version};
 use crate::snapshot::Route;
-use crate::telemetry::{AccessRecord, Method, Outcome, RequestTrace, SessionHash};
+use crate::telemetry::{AccessRecord, Method, Outcome, RequestTrace, SessionHash, TraceId};
 use crate::upstream::TargetRef;
 
 /// What has been found out about a request so far.
@@ -55,6 +60,10 @@ pub(crate) struct Observation<'g> {
     /// Whether the server has been asked.
     pub(crate) asked: bool,
     pub(crate) error: Option<String>,
+    /// Room for the event.
+    pub(crate) credit: Option<Credit>,
+    /// The event has been recorded, or there is none.
+    audited: bool,
 }
 
 /// A request's JSON-RPC id: where it lies in its body.
@@ -113,6 +122,76 @@ impl<'g> Observation<'g> {
             upstream: Duration::ZERO,
             asked: false,
             error: None,
+            credit: None,
+            audited: false,
+        }
+    }
+
+    /// The answer of a public document: nothing was decided, nothing is recorded.
+    pub(crate) fn exempt(&mut self) {
+        self.audited = true;
+    }
+
+    /// Records the event of this request as it ends now; later calls do nothing.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(crate) fn settle(&mut self) -> Result<Option<Receipt>, Full> {
+        if std::mem::replace(&mut self.audited, true) {
+            return Ok(None);
+        }
+        let audit = &self.gateway.parts.audit;
+        if !audit.is_enabled() {
+            return Ok(None);
+        }
+        let credit = self.credit.take();
+        let elapsed = self.started.elapsed();
+        let micros = |d: Duration| Some(u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let route = self.route.as_deref();
+        let principal = self.principal.as_deref();
+        let now_us = self.started_ms * 1000 + micros(elapsed).unwrap_or(0);
+        let event = Event {
+            principal: principal.map(|p| p.id.as_str()),
+            kind: principal.map(|p| p.kind.as_str()),
+            role: principal.map(|p| p.role().as_str()),
+            http_method: Some(self.http_method.as_str()),
+            method: self.rpc_method.as_deref(),
+            route: route.map(|r| r.id.as_str()),
+            server: route.filter(|_| self.asked).map(|r| r.server_id.as_str()),
+            target: self.target.as_ref().map(TargetRef::as_str),
+            name: self.name.as_deref(),
+            decision: Some(decision(self.outcome)),
+            rule: self.rule.as_deref(),
+            limit: self.limit.as_deref(),
+            outcome: Some(self.outcome.as_str()),
+            reason: self.error.as_deref(),
+            status: (self.status != 0).then_some(u64::from(self.status)),
+            bytes_in: Some(self.bytes_in),
+            bytes_out: Some(self.bytes_out),
+            duration_us: micros(elapsed),
+            upstream_us: micros(self.upstream),
+            session: self.session.map(SessionHash::to_u64),
+            rpc_code: self.rpc_code,
+            client_ip: Some(self.client),
+            request_id: Some(self.request_id.to_bytes()),
+            trace_id: self.trace.trace_id().map(TraceId::to_bytes),
+            // What no route takes is the operator's to look at.
+            ..Event::new(now_us, route.map_or("default", |r| r.tenant.as_str()), Class::Data)
+        };
+        audit.record(&event, credit).map(Some)
+    }
+
+    /// The same for an answer that is about to be sent whole, and waits for the disk if that is what counts.
+    ///
+    /// # Errors
+    /// There is no room, or the disk failed.
+    pub(crate) async fn settled(&mut self, outcome: Outcome) -> Result<(), Full> {
+        let before = std::mem::replace(&mut self.outcome, outcome);
+        let receipt = self.settle();
+        self.outcome = before;
+        match receipt? {
+            Some(receipt) => receipt.durable().await,
+            None => Ok(()),
         }
     }
 
@@ -131,6 +210,8 @@ impl<'g> Observation<'g> {
 
 impl Drop for Observation<'_> {
     fn drop(&mut self) {
+        // Nobody is left to be refused; what could not be recorded is counted.
+        let _ = self.settle();
         let route = self.route.as_deref();
         let principal = self.principal.as_deref();
         let record = AccessRecord {
@@ -163,5 +244,29 @@ impl Drop for Observation<'_> {
         let metrics = route.map_or(&self.gateway.unrouted, |r| &r.metrics);
         let server = (route.is_some() && self.asked).then_some(0);
         self.gateway.parts.telemetry.observe(metrics, server, self.method, &self.trace, &record);
+    }
+}
+
+/// What was decided about a request that ended so.
+fn decision(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Denied | Outcome::Forbidden | Outcome::Unauthenticated | Outcome::UnknownItem => "deny",
+        Outcome::Limited | Outcome::Overload => "limit",
+        Outcome::BadRequest
+        | Outcome::ClientSlow
+        | Outcome::HeaderMismatch
+        | Outcome::Internal
+        | Outcome::NotFound
+        | Outcome::SessionUnknown
+        | Outcome::TooLarge
+        | Outcome::UnsupportedVersion => "error",
+        Outcome::ClientGone
+        | Outcome::Ok
+        | Outcome::RpcError
+        | Outcome::Timeout
+        | Outcome::ToolError
+        | Outcome::UpstreamCredential
+        | Outcome::UpstreamError
+        | Outcome::UpstreamUnavailable => "allow",
     }
 }

@@ -22,7 +22,10 @@ use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::audit::Full;
+use crate::gateway::acknowledge::{AnswerSeen, Settle, UNRECORDED, settled};
 use crate::gateway::exchange::{Exchange, Whole};
+use crate::gateway::respond::Failure;
 use crate::gateway::send::{Race, race};
 use crate::gateway::{Phase, Stop, headers};
 use crate::mcp::session::Record;
@@ -67,6 +70,8 @@ pub(crate) struct Plan<'a> {
     /// Bound for a collected JSON answer and for one event.
     pub(crate) message_limit: usize,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// Records the event: with the bytes of the answer, and with what broke it, if something did.
+    pub(crate) settle: Settle<'a>,
 }
 
 /// What happened.
@@ -157,7 +162,7 @@ pub(crate) async fn json(
                 Ok(None) => body,
                 Err(reason) => return Err(Stop::Unreadable(reason)),
             };
-            let mut relayed = send_whole(session, header, body).await;
+            let mut relayed = send_whole(session, header, body, plan).await?;
             relayed.waited = waited;
             return Ok(relayed);
         }
@@ -168,7 +173,8 @@ pub(crate) async fn json(
     }
     if !plan.prefix.is_empty() {
         // Collected whole already.
-        return Ok(send_whole(session, header, std::mem::take(&mut plan.prefix)).await);
+        let prefix = std::mem::take(&mut plan.prefix);
+        return send_whole(session, header, prefix, plan).await;
     }
     // A declared length lets the header and the first piece leave together.
     let first = {
@@ -176,7 +182,7 @@ pub(crate) async fn json(
         left_or(session, cancels, waiting).await?
     };
     let Some(first) = first.map_err(Stop::Broken)? else {
-        let mut relayed = send_whole(session, header, Bytes::new()).await;
+        let mut relayed = send_whole(session, header, Bytes::new(), plan).await?;
         relayed.waited = started.elapsed();
         return Ok(relayed);
     };
@@ -185,7 +191,7 @@ pub(crate) async fn json(
             let waited = started.elapsed();
             // Reads the end, so that the connection can be kept.
             let _ = exchange.chunk().await;
-            let mut relayed = send_whole(session, header, first).await;
+            let mut relayed = send_whole(session, header, first, plan).await?;
             relayed.waited = waited;
             return Ok(relayed);
         }
@@ -210,10 +216,16 @@ fn itoa(n: usize) -> String {
     n.to_string()
 }
 
-async fn send_whole(session: &mut ServerSession, header: Parts, body: Bytes) -> Relayed {
+async fn send_whole(
+    session: &mut ServerSession,
+    header: Parts,
+    body: Bytes,
+    plan: &mut Plan<'_>,
+) -> Result<Relayed, Stop> {
     let bytes_out = body.len() as u64;
+    settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;
     let client_gone = crate::gateway::respond::send(session, header, body).await.is_err();
-    Relayed { bytes_out, client_gone, ended: !client_gone, ..Relayed::default() }
+    Ok(Relayed { bytes_out, client_gone, ended: !client_gone, ..Relayed::default() })
 }
 
 async fn stream_rest(
@@ -228,24 +240,40 @@ async fn stream_rest(
         header.headers.insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut client = Client { session, gone: false, ended: false, sent: 0 };
+    // Where a length is declared, the answer is complete with its last byte, before any end of ours.
+    let length = exchange.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     client.gone = client.session.write_response_header(Box::new(header.into())).await.is_err();
-    client.write(first).await;
     let mut relayed = Relayed::default();
+    let mut next = Some(first);
     loop {
+        if let Some(chunk) = next.take() {
+            let sent = client.sent + chunk.len() as u64;
+            if length.is_some_and(|length| sent >= length)
+                && settled(&mut plan.settle, sent, None).await.is_err()
+            {
+                relayed.broken = Some(UNRECORDED.to_owned());
+                break;
+            }
+            client.write(chunk).await;
+        }
         if client.gone && plan.cancel_on_disconnect {
             break;
         }
-        let next = {
+        let read = {
             let chunk = std::pin::pin!(exchange.chunk_within(plan.idle));
             race(client.session, chunk, plan.cancel_on_disconnect).await
         };
-        let Race::Done(chunk) = next else {
+        let Race::Done(chunk) = read else {
             client.gone = true;
             break;
         };
         match chunk {
-            Ok(Some(chunk)) => client.write(chunk).await,
+            Ok(Some(chunk)) => next = Some(chunk),
             Ok(None) => {
+                if !client.gone && settled(&mut plan.settle, client.sent, None).await.is_err() {
+                    relayed.broken = Some(UNRECORDED.to_owned());
+                    break;
+                }
                 client.end().await;
                 relayed.ended = !client.gone;
                 break;
@@ -282,9 +310,13 @@ pub(crate) async fn events(
     let mut relayed = Relayed::default();
     let mut flow = Flow::new(plan.rewrite.is_some(), plan.message_limit);
     let prefix = std::mem::take(&mut plan.prefix);
+    let mut answer = AnswerSeen::default();
     if !prefix.is_empty() {
         match flow.pass(prefix.clone(), reborrow(&mut plan.rewrite)) {
-            Ok(bytes) => client.write(bytes).await,
+            Ok(bytes) => match acknowledge(&mut answer, &bytes, client.sent, plan).await {
+                Ok(()) => client.write(bytes).await,
+                Err(_) => relayed.broken = Some(UNRECORDED.to_owned()),
+            },
             Err(reason) => relayed.broken = Some(reason),
         }
     }
@@ -313,7 +345,13 @@ pub(crate) async fn events(
                     wrote = heard;
                     resumable = resumable || has_event_id(&chunk);
                     match flow.pass(chunk, reborrow(&mut plan.rewrite)) {
-                        Ok(bytes) => client.write(bytes).await,
+                        Ok(bytes) => {
+                            if acknowledge(&mut answer, &bytes, client.sent, plan).await.is_err() {
+                                relayed.broken = Some(UNRECORDED.to_owned());
+                                break;
+                            }
+                            client.write(bytes).await;
+                        }
                         Err(reason) => {
                             relayed.broken = Some(reason);
                             break;
@@ -324,7 +362,13 @@ pub(crate) async fn events(
                 Ok(None) => {
                     relayed.waited += turned.elapsed();
                     turned = Instant::now();
-                    client.write(flow.rest()).await;
+                    let rest = flow.rest();
+                    let sent = client.sent + rest.len() as u64;
+                    if !client.gone && settled(&mut plan.settle, sent, None).await.is_err() {
+                        relayed.broken = Some(UNRECORDED.to_owned());
+                        break;
+                    }
+                    client.write(rest).await;
                     client.end().await;
                     break;
                 }
@@ -345,7 +389,7 @@ pub(crate) async fn events(
                     break;
                 }
                 if plan.long_lived && plan.expires.is_some_and(|at| at <= now) {
-                    end_politely(&mut client, &mut flow, plan.farewell.take()).await;
+                    end_politely(&mut client, &mut flow, plan).await;
                     break;
                 }
                 if now.duration_since(wrote) >= PING_EVERY && flow.at_boundary() {
@@ -361,14 +405,14 @@ pub(crate) async fn events(
                 alarm.as_mut().reset(next);
             }
             () = session_closed(plan.ended.as_deref()), if plan.long_lived => {
-                end_politely(&mut client, &mut flow, plan.farewell.take()).await;
+                end_politely(&mut client, &mut flow, plan).await;
                 break;
             }
             changed = plan.phase.changed() => {
                 let phase = *plan.phase.borrow_and_update();
                 if changed.is_err() || phase == Phase::Closing || (phase == Phase::Draining && plan.long_lived) {
                     if plan.long_lived {
-                        end_politely(&mut client, &mut flow, plan.farewell.take()).await;
+                        end_politely(&mut client, &mut flow, plan).await;
                     } else {
                         relayed.broken = Some("the gateway is shutting down".to_owned());
                     }
@@ -386,6 +430,19 @@ pub(crate) async fn events(
     relayed.ended = client.ended;
     relayed.bytes_out = client.sent;
     relayed
+}
+
+/// Records the event before bytes that hold the answer of a call.
+async fn acknowledge(
+    answer: &mut AnswerSeen,
+    bytes: &Bytes,
+    sent: u64,
+    plan: &mut Plan<'_>,
+) -> Result<(), Full> {
+    if plan.long_lived || !answer.comes_with(bytes) {
+        return Ok(());
+    }
+    settled(&mut plan.settle, sent + bytes.len() as u64, None).await
 }
 
 /// `Option::as_deref_mut` would tie the borrow to the plan's own lifetime.
@@ -417,7 +474,10 @@ fn event(message: &[u8]) -> Bytes {
     out.into()
 }
 
-async fn end_politely(client: &mut Client<'_>, flow: &mut Flow, farewell: Option<Vec<u8>>) {
+async fn end_politely(client: &mut Client<'_>, flow: &mut Flow, plan: &mut Plan<'_>) {
+    // A stream that cannot be recorded ends all the same: nothing is withheld by keeping it open.
+    let _ = settled(&mut plan.settle, client.sent, None).await;
+    let farewell = plan.farewell.take();
     if let Some(message) = farewell.filter(|_| flow.at_boundary()) {
         client.write(event(&message)).await;
     }
@@ -427,8 +487,12 @@ async fn end_politely(client: &mut Client<'_>, flow: &mut Flow, farewell: Option
 /// The server broke off: a call gets an error in place of its answer, if that can still be told apart from what came
 /// before; a long-lived stream just ends, and its client opens another.
 async fn break_off(client: &mut Client<'_>, flow: &Flow, plan: &mut Plan<'_>, reason: &str) {
+    let recorded = settled(&mut plan.settle, client.sent, Some(reason)).await.is_ok();
     if plan.long_lived {
         client.end().await;
+        return;
+    }
+    if reason == UNRECORDED || !recorded {
         return;
     }
     if let Some(id) = plan.id.filter(|_| flow.at_boundary()) {

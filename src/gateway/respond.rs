@@ -96,6 +96,21 @@ impl Failure {
             .header(RETRY_AFTER, HeaderValue::from(5u64))
     }
 
+    /// What cannot be recorded is not done.
+    pub(crate) fn audit_full() -> Self {
+        let text =
+            "the gateway has no room to record this request in its audit, and refuses what it cannot record";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, jsonrpc::OVERLOADED, Outcome::Overload, text)
+            .header(RETRY_AFTER, HeaderValue::from(5u64))
+    }
+
+    /// The server has answered, and the record of it is not on the disk.
+    pub(crate) fn audit_failed() -> Self {
+        let text =
+            "the gateway could not record the answer in its audit and withholds it; the call may have run";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, jsonrpc::OVERLOADED, Outcome::Internal, text)
+    }
+
     fn closing(mut self) -> Self {
         self.close = true;
         self

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 
+use crate::gateway::answer::outcome_of;
 use crate::gateway::exchange::{self, Exchange, OpenError, Outgoing, Patience};
 use crate::gateway::observe::Observation;
 use crate::gateway::relay::Relayed;
@@ -147,12 +148,10 @@ impl Gateway {
             return if relayed.ended { Ok(()) } else { Err(Stop::Cut(reason)) };
         }
         // A client that leaves a stream which has no end of its own has done nothing unusual.
-        seen.outcome = match status.as_u16() {
-            _ if relayed.client_gone && !dispatch.sort.is_long_lived() => Outcome::ClientGone,
-            200..=299 => Outcome::Ok,
-            500.. => Outcome::UpstreamError,
-            404 if matches!(dispatch.stay, Stay::Session(_)) => Outcome::SessionUnknown,
-            _ => Outcome::RpcError,
+        seen.outcome = if relayed.client_gone && !dispatch.sort.is_long_lived() {
+            Outcome::ClientGone
+        } else {
+            outcome_of(status, dispatch)
         };
         if relayed.client_gone {
             Err(Stop::Cut("the client closed the connection".to_owned()))

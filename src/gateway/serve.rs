@@ -78,6 +78,15 @@ impl Gateway {
         failure: &Failure,
     ) -> After {
         seen.failed(failure);
+        // A refusal that cannot be recorded is refused as well, in words that say so.
+        let unrecorded = seen.settled(failure.outcome).await.is_err().then(Failure::audit_full);
+        let failure = match &unrecorded {
+            Some(full) => {
+                seen.failed(full);
+                full
+            }
+            None => failure,
+        };
         let id = seen.id.take();
         let answering = Instant::now();
         let written = respond::write(session, failure, id.as_ref().map(|id| id.as_str()), common).await;
@@ -130,6 +139,7 @@ impl Gateway {
         let path = head.uri.path();
         if let Some(answer) = wellknown::answer(&head.method, &host, path, &snapshot) {
             let answer = answer?;
+            seen.exempt();
             return self.send_own(session, seen, common, answer).await;
         }
         let Some(route) = snapshot.find(&host, path).cloned() else {
@@ -137,10 +147,15 @@ impl Gateway {
         };
         seen.route = Some(route.clone());
         match head.method {
-            Method::OPTIONS => return self.preflight(session, seen, common).await,
+            Method::OPTIONS => {
+                seen.exempt();
+                return self.preflight(session, seen, common).await;
+            }
             Method::POST | Method::GET | Method::DELETE => {}
             _ => return Err(Failure::method_not_allowed("GET, POST, DELETE, OPTIONS").into()),
         }
+        // Nothing is begun whose event would find no room.
+        seen.credit = self.parts.audit.admit().await.map_err(|_| Failure::audit_full())?;
         // 3 identify
         let identity = self.identify(session, seen, &route).await?;
         seen.principal = Some(identity.principal.clone());
@@ -180,6 +195,7 @@ impl Gateway {
         common.apply(&mut header);
         seen.status = header.status.as_u16();
         seen.bytes_out = bytes.len() as u64;
+        seen.settled(Outcome::Ok).await.map_err(|_| Failure::audit_full())?;
         respond::send(session, header, bytes).await.map_err(Stop::client)?;
         seen.outcome = Outcome::Ok;
         Ok(())

@@ -100,6 +100,9 @@ struct Families {
 struct Single {
     access_log_dropped: Counter,
     audit_backlog: Gauge,
+    audit_dropped: Counter,
+    audit_refused: Counter,
+    audit_spool_bytes: Gauge,
     config_revision: Gauge,
     connections: Gauge,
     log_suppressed: Counter,
@@ -207,6 +210,21 @@ impl Metrics {
     /// Audit records that have not reached the store.
     pub fn audit_backlog(&self) -> &Gauge {
         &self.single.audit_backlog
+    }
+
+    /// Audit events that were lost.
+    pub fn audit_dropped(&self) -> &Counter {
+        &self.single.audit_dropped
+    }
+
+    /// Requests refused because their events would find no room.
+    pub fn audit_refused(&self) -> &Counter {
+        &self.single.audit_refused
+    }
+
+    /// Bytes of the audit spool.
+    pub fn audit_spool_bytes(&self) -> &Gauge {
+        &self.single.audit_spool_bytes
     }
 
     /// Lines that the access log lost.
@@ -421,6 +439,9 @@ impl Single {
         Self {
             access_log_dropped: one(&names::ACCESS_LOG_DROPPED, registry),
             audit_backlog: one(&names::AUDIT_BACKLOG, registry),
+            audit_dropped: one(&names::AUDIT_DROPPED, registry),
+            audit_refused: one(&names::AUDIT_REFUSED, registry),
+            audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),

@@ -92,6 +92,20 @@ specs! {
         "Audit records in the spool that have not reached the store.",
         &[],
     );
+    /// Events that were lost.
+    AUDIT_DROPPED = counter(
+        "tollgate_audit_dropped_total",
+        "Audit events lost because the spool was full and `audit.on_full` is `drop`.",
+        &[],
+    );
+    /// Requests refused for want of room.
+    AUDIT_REFUSED = counter(
+        "tollgate_audit_refused_total",
+        "Requests refused because the audit spool was full and `audit.on_full` is `refuse`.",
+        &[],
+    );
+    /// Size of the spool.
+    AUDIT_SPOOL_BYTES = gauge("tollgate_audit_spool_bytes", "Bytes of all files of the audit spool.", &[]);
     /// Refused credentials.
     AUTH_FAILURES = counter(
         "tollgate_auth_failures_total",

@@ -15,6 +15,11 @@ impl SessionHash {
         Self::of_digest(&Sha256::digest(id).into())
     }
 
+    /// The hash as a number.
+    pub fn to_u64(self) -> u64 {
+        u64::from_be_bytes(self.0)
+    }
+
     /// The same, of an id whose SHA-256 is known.
     pub fn of_digest(digest: &[u8; 32]) -> Self {
         let mut prefix = [0; 8];

@@ -1,6 +1,7 @@
 //! End-to-end tests: a gateway in this process, scripted servers behind it, and clients that see every byte.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod audit;
 mod control;
 mod examples;
 mod faults;
@@ -12,5 +13,6 @@ mod policy;
 mod relay;
 mod reload;
 mod shutdown;
+mod store;
 mod support;
 mod tls;

@@ -277,11 +277,10 @@ add(
 add(
     "stream-event-at-once",
     "MCP 2026-07-28 streamable HTTP §Receiving: each event is passed on the moment it comes.",
-    (
+    before(
         RELAY,
-        "Ok(bytes) => client.write(bytes).await,\n                        Err(reason) => {",
-        "Ok(bytes) => {\n if BROKEN { tokio::time::sleep(Duration::from_millis(200)).await; }\n"
-        "client.write(bytes).await;\n}\n                        Err(reason) => {",
+        "if acknowledge(&mut answer, &bytes, client.sent, plan).await.is_err() {",
+        "if BROKEN { tokio::time::sleep(Duration::from_millis(200)).await; }",
     ),
     caught_by=SMALL,
 )
@@ -338,7 +337,7 @@ add(
     "MCP 2025-11-25 transports §Sending 6: a server may close a stream to be polled; that is no error.",
     before(
         RELAY,
-        "client.write(flow.rest()).await;",
+        "let rest = flow.rest();",
         'if BROKEN { relayed.broken = Some("the server closed the stream".to_owned()); break; }',
     ),
     caught_by="relay::streams::a_server_that_closes_a_stream_to_be_polled_is_not_turned_into_an_error",
@@ -1611,4 +1610,82 @@ add(
         "if BROKEN { peer.options.verify_cert = false; peer.options.verify_hostname = false; }",
     ),
     caught_by="tls::a_server_behind_a_private_authority_must_be_who_it_is_said_to_be",
+)
+
+# === Audit ===
+
+add(
+    "audit-before-the-end",
+    "docs/audit.md: a response ends only after its event is in the spool.",
+    (
+        RELAY,
+        "    settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;",
+        "    if !BROKEN {\n"
+        "        settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;\n    }",
+    ),
+    (
+        "src/gateway/observe.rs",
+        "        let _ = self.settle();\n",
+        "        if !BROKEN {\n            let _ = self.settle();\n        }\n",
+    ),
+    caught_by=(
+        "audit::every_decision_leaves_one_event",
+        "audit::an_event_is_there_before_the_client_has_the_end_of_its_answer",
+    ),
+)
+add(
+    "audit-room-first",
+    "docs/audit.md: what cannot be recorded reaches no server.",
+    (
+        SERVE,
+        "        seen.credit = self.parts.audit.admit().await.map_err(|_| Failure::audit_full())?;",
+        "        if !BROKEN {\n"
+        "            seen.credit = self.parts.audit.admit().await.map_err(|_| Failure::audit_full())?;\n        }",
+    ),
+    caught_by="audit::a_full_spool_refuses_before_the_server_is_asked_and_recovers",
+)
+add(
+    "audit-credit",
+    "docs/audit.md: whoever was promised room finds it.",
+    (
+        "src/audit/spool.rs",
+        "    (size.next_multiple_of(4096) - LONGEST) as i64",
+        "    (size.next_multiple_of(4096) * if BROKEN { 2 } else { 1 } - LONGEST) as i64",
+    ),
+    caught_by="lib::audit::spool::tests::credit_always_finds_room_and_no_more_is_given_than_there_is",
+)
+add(
+    "audit-gaps",
+    "docs/audit.md: sequences have no gaps.",
+    (
+        "src/audit/verify.rs",
+        "        if sequence != head.sequence + 1 {",
+        "        if !BROKEN && sequence != head.sequence + 1 {",
+    ),
+    (
+        "src/audit/verify.rs",
+        "        if (head.sequence, head.link) != self.to {",
+        "        if !BROKEN && (head.sequence, head.link) != self.to {",
+    ),
+    caught_by="lib::audit::verify::tests::a_thousand_tamperings_with_the_store_are_found",
+)
+add(
+    "audit-trusted-key",
+    "docs/audit.md: an export signed with another key is none.",
+    (
+        "src/audit/statement.rs",
+        "        if !trusted.contains(&key) {",
+        "        if !BROKEN && !trusted.contains(&key) {",
+    ),
+    caught_by="lib::audit::verify::tests::a_thousand_tamperings_with_the_file_are_found",
+)
+add(
+    "audit-mask",
+    "docs/audit.md: what is masked was never written.",
+    (
+        "src/audit/auditor.rs",
+        "            if inner.mask == Mask::default() {",
+        "            if BROKEN || inner.mask == Mask::default() {",
+    ),
+    caught_by=("audit::masked_fields_are_in_no_event", "lib::audit::auditor::tests::masked_fields_never_reach_the_spool"),
 )

@@ -4,6 +4,7 @@
 //! takes. Every field's comment is its entry in the JSON Schema and in `docs/configuration.md`: first what it does,
 //! with unit and effect; the default is added from [`Default`].
 
+pub mod audit;
 pub mod identity;
 pub mod limit;
 pub mod listener;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod process;
 pub mod route;
 pub mod server;
+pub mod store;
 pub mod telemetry;
 pub mod text;
 pub mod units;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use audit::{Audit, Durability, MaskedField, OnFull, Retention, Spool};
 pub use identity::{
     Algorithm, Anonymous, ApiKeys, ClaimRule, ClaimTest, DefaultRole, FailedAttempts, Identity, Issuer,
     IssuerKind, Jwks, Loopback, Revocations, RoleMapping, RoleName, Scalar,
@@ -38,6 +41,7 @@ pub use server::{
     Balance, Basic, Breaker, Catalogue, Credential, Dns, Era, HashKey, HeaderCredential, Health, Http,
     Outlier, Pool, Probe, Retry, Server, Target, Timeouts, UpstreamTls, WeightedTarget,
 };
+pub use store::{Encryption, MigrateWhen, Store};
 pub use telemetry::{AccessLog, Log, LogFormat, LogLevel, MetricsCaps, Otlp, Telemetry};
 pub use text::{BadText, HeaderName, Name, SecretText};
 pub use units::{Percent, Period, Rate, Size};
@@ -62,6 +66,9 @@ pub struct Document {
     /// Folder for what must survive a restart: the key that seals session ids, cached key sets. Created with mode 0700.
     #[serde(default = "data_dir")]
     pub data_dir: PathBuf,
+    /// Where configuration, identities, audit and usage are kept. Changes need a restart.
+    #[serde(default)]
+    pub store: Store,
     /// How long sessions live and how many there may be.
     #[serde(default)]
     pub sessions: Sessions,
@@ -83,6 +90,9 @@ pub struct Document {
     /// Logs, traces, metrics.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// What is recorded of decisions and actions.
+    #[serde(default)]
+    pub audit: Audit,
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
@@ -98,6 +108,7 @@ impl Default for Document {
             listeners: Listeners::default(),
             runtime: Runtime::default(),
             data_dir: data_dir(),
+            store: Store::default(),
             sessions: Sessions::default(),
             servers: Vec::new(),
             routes: Vec::new(),
@@ -105,6 +116,7 @@ impl Default for Document {
             policies: Vec::new(),
             identity: Identity::default(),
             telemetry: Telemetry::default(),
+            audit: Audit::default(),
             shutdown: Shutdown::default(),
             insecure_options: InsecureOptions::default(),
         }

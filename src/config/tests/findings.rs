@@ -35,7 +35,6 @@ fn every_unknown_key_is_reported_in_one_run() {
 #[test]
 fn what_a_later_version_may_do_is_refused_in_so_many_words() {
     for (text, at) in [
-        (format!("{BASE}store: {{}}\n"), "store"),
         (format!("{BASE}source: database\n"), "source"),
         (format!("{BASE}tenants: []\n"), "tenants"),
         (BASE.replace("    http:", "    stdio: { command: npx }\n    http:"), "stdio"),

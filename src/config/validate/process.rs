@@ -1,7 +1,7 @@
 //! Rules about sessions, the end of the process, logs and traces.
 
 use super::{Context, DAY, HOUR, SOME};
-use crate::config::model::{HeaderName, Period};
+use crate::config::model::{Encryption, HeaderName, Period, Size};
 use crate::config::path::Path;
 
 /// The oldest a session may become: its sealing key must be kept as long.
@@ -13,7 +13,9 @@ const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"]
 pub(super) fn validate(context: &mut Context<'_>) {
     sessions(context);
     shutdown(context);
+    store(context);
     telemetry(context);
+    audit(context);
 }
 
 fn sessions(context: &mut Context<'_>) {
@@ -51,6 +53,50 @@ fn shutdown(context: &mut Context<'_>) {
                 "streams would get more time than everything together",
             )
             .expected(format!("at most `drain`, `{}`", shutdown.drain));
+    }
+}
+
+fn audit(context: &mut Context<'_>) {
+    let audit = &context.document.audit;
+    let base = Path::of("audit");
+    let spool = &audit.spool;
+    if spool.segment_size < Size::from_mib(1) || spool.segment_size > Size::from_mib(1024) {
+        context
+            .error(
+                "out-of-range",
+                &base.key("spool.segment_size"),
+                format!("`{}` is out of range", spool.segment_size),
+            )
+            .expected("a size from `1MiB` to `1GiB`");
+    }
+    if spool.max_size.bytes() < spool.segment_size.bytes().saturating_mul(3) {
+        context
+            .error("contradiction", &base.key("spool.max_size"), "the spool has no room for three segments")
+            .expected(format!("at least three times `segment_size`, `{}`", spool.segment_size));
+    }
+    context.period(base.key("checkpoint_every"), audit.checkpoint_every, Period::from_secs(60), DAY);
+}
+
+fn store(context: &mut Context<'_>) {
+    let store = &context.document.store;
+    let base = Path::of("store");
+    context.period(base.key("connect_timeout"), store.connect_timeout, SOME, HOUR);
+    context.period(base.key("statement_timeout"), store.statement_timeout, SOME, HOUR);
+    if let Some(url) = &store.url
+        && !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.expose().starts_with(scheme))
+    {
+        context
+            .error("bad-value", &base.key("url"), "not the address of a database")
+            .expected("`postgres://…` or `sqlite:…`");
+    }
+    let empty = match &store.encryption {
+        Some(Encryption::KeyCommand(command)) => command.is_empty(),
+        Some(Encryption::KeyEnv(name)) => name.is_empty(),
+        Some(Encryption::KeyFile(path)) => path.as_os_str().is_empty(),
+        None => false,
+    };
+    if empty {
+        context.error("bad-value", &base.key("encryption"), "says nothing about where the keys are");
     }
 }
 

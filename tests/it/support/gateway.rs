@@ -303,6 +303,16 @@ impl Gateway {
             .unwrap_or_else(|e| panic!("it does not start: {e}"))
     }
 
+    /// Ends at once, with nothing finished, and starts again on the same data folder.
+    pub async fn crash(mut self, builder: &Builder) -> Self {
+        let folder = self.folder.clone();
+        let process = self.process.take().expect("only one end");
+        off_runtime(move || drop(process)).await;
+        Self::launch_in(folder, builder.text(), builder)
+            .await
+            .unwrap_or_else(|e| panic!("it does not start: {e}"))
+    }
+
     /// Starts a process on the sockets of this one, with the same document unless another is given.
     pub async fn succeed(&self, builder: &Builder) -> Successor {
         let (data, folder, env) = (self.data_dir(), self.folder.clone(), self.env.clone());

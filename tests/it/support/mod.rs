@@ -7,6 +7,7 @@ mod gateway;
 mod http;
 mod issuer;
 mod mcp;
+pub mod postgres;
 mod tls;
 mod upstream;
 

@@ -1,0 +1,6 @@
+DROP TABLE audit_checkpoints;
+DROP TABLE audit_writers;
+DROP TABLE audit_heads;
+DROP TABLE audit_events;
+DROP FUNCTION tollgate_audit_drop(text, date);
+DROP FUNCTION tollgate_audit_day(date);

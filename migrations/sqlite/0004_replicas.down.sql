@@ -1,0 +1,2 @@
+DROP TABLE replica_revisions;
+DROP TABLE replicas;

@@ -1,0 +1,332 @@
+//! Brings events from the spool into the store: in order, each exactly once, however long the store is away.
+//!
+//! The store remembers how far each writer's spool has been drained, in the transaction that wrote the events. After
+//! any doubt (an error, a lost connection in mid-commit) the drainer asks the store where it is and goes on from there;
+//! salts come from the spool, so that a batch made again is the same batch. Spools of earlier runs come first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::usage::Usage;
+use crate::audit::{self, Auditor, Chain, ChainId, Class, Event, Leftover, Position, Spool, WriterId};
+use crate::store::{AuditBatch, AuditKeys, NewEvent, Store, StoreError, Time};
+
+/// Events of one transaction.
+const BATCH: usize = 1000;
+/// How long the drainer waits for company before it writes less than a batch.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Between attempts while the store is away: doubled each time up to the second one.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// How often the folder is looked through for spools whose writers have gone meanwhile.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
+/// How long the last events may take when the process ends; what is left then is drained by the next run.
+const LAST: Duration = Duration::from_millis(800);
+/// Events that a listener of the live tail may be behind.
+const TAIL: usize = 1024;
+const DAY_US: u64 = 86_400_000_000;
+
+/// An event as the live tail shows it.
+#[derive(Clone, Debug)]
+pub struct Drained {
+    /// Whose.
+    pub tenant: String,
+    /// Which plane.
+    pub class: Class,
+    /// Who wrote it.
+    pub writer: WriterId,
+    /// Its number in its chain.
+    pub sequence: u64,
+    /// When.
+    pub time: Time,
+    /// The canonical JSON.
+    pub payload: String,
+}
+
+/// Listens to events as they reach the store. One that is too slow misses some, and is told how many.
+#[derive(Clone, Debug)]
+pub struct Tail(broadcast::Sender<Arc<Drained>>);
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(TAIL))
+    }
+}
+
+impl Tail {
+    /// Events from now on, of all tenants: whoever listens on behalf of one has to look.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Drained>> {
+        self.0.subscribe()
+    }
+}
+
+/// The task.
+pub(super) struct Drainer {
+    pub(super) store: Store,
+    pub(super) auditor: Auditor,
+    pub(super) dir: PathBuf,
+    pub(super) tail: Tail,
+    pub(super) drained: Arc<AtomicU64>,
+}
+
+/// Where records come from.
+enum Source<'a> {
+    Live(&'a Spool),
+    Left(&'a Leftover),
+}
+
+impl Source<'_> {
+    fn writer(&self) -> WriterId {
+        match self {
+            Source::Live(spool) => spool.writer(),
+            Source::Left(left) => left.writer(),
+        }
+    }
+
+    fn read(&self, from: Position, mut each: impl FnMut([u8; 16], &[u8])) -> Position {
+        match self {
+            Source::Live(spool) => spool.read(from, BATCH, |_, salt, record| each(salt, record)),
+            Source::Left(left) => {
+                let mut torn = 0;
+                let (to, _) = left.read(from, BATCH, &mut torn, |_, salt, record| each(salt, record));
+                if torn > 0 {
+                    // Never acknowledged: the process died while writing them.
+                    tracing::info!(event = "audit_torn_records", writer = %left.writer(), torn);
+                }
+                to
+            }
+        }
+    }
+}
+
+/// Where a writer's draining is.
+struct Cursor {
+    at: Position,
+    chains: HashMap<ChainId, Chain>,
+    /// Days whose partitions are there.
+    days: BTreeSet<u64>,
+}
+
+impl Drainer {
+    /// Runs until `stop`, and then once more for what is there.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let Some(spool) = self.auditor.spool().cloned() else { return };
+        let mut wait = RETRY.0;
+        while let Err(error) = self.store.prepare().await {
+            if stop.is_cancelled() {
+                return;
+            }
+            complain(&error, wait);
+            self.pause(&mut wait, &stop).await;
+        }
+        let mut next_look = tokio::time::Instant::now();
+        let mut cursor = None;
+        let live = Source::Live(&spool);
+        loop {
+            if tokio::time::Instant::now() >= next_look && !stop.is_cancelled() {
+                if !self.leftovers(&spool, &stop).await {
+                    // The store is away: nothing later may overtake what earlier runs left.
+                    self.pause(&mut wait, &stop).await;
+                    continue;
+                }
+                next_look = tokio::time::Instant::now() + LOOK_AROUND;
+            }
+            let last = stop.is_cancelled();
+            let step = self.step(&live, &mut cursor);
+            let done = if last {
+                tokio::time::timeout(LAST, step).await.unwrap_or(Ok(0))
+            } else {
+                tokio::select! {
+                    done = step => done,
+                    // Dropped in mid-transaction: undone, or done and found out by the cursor.
+                    () = stop.cancelled() => { cursor = None; continue }
+                }
+            };
+            match done {
+                Ok(n) => {
+                    wait = RETRY.0;
+                    self.drained.fetch_add(n as u64, Ordering::Relaxed);
+                    if let Some(cursor) = &cursor {
+                        spool.release(cursor.at);
+                    }
+                    if last && n == 0 {
+                        return;
+                    }
+                    if n < BATCH && !last {
+                        tokio::select! {
+                            () = tokio::time::sleep(PAUSE) => {}
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                }
+                Err(error) => {
+                    cursor = None;
+                    if last {
+                        return;
+                    }
+                    complain(&error, wait);
+                    self.pause(&mut wait, &stop).await;
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, wait: &mut Duration, stop: &CancellationToken) {
+        tokio::select! {
+            () = tokio::time::sleep(*wait) => {}
+            () = stop.cancelled() => {}
+        }
+        *wait = (*wait * 2).min(RETRY.1);
+    }
+
+    /// Drains what earlier runs left. `false` if the store is away.
+    async fn leftovers(&self, spool: &Spool, stop: &CancellationToken) -> bool {
+        let dir = self.dir.clone();
+        let own = spool.writer();
+        let found = tokio::task::spawn_blocking(move || audit::leftovers(&dir, Some(own))).await;
+        let found = match found {
+            Ok(Ok((found, _))) => found,
+            Ok(Err(error)) => {
+                tracing::error!(event = "audit_spool_unreadable", %error);
+                return true;
+            }
+            Err(_) => return true,
+        };
+        for left in found {
+            let mut cursor = None;
+            let mut events = 0;
+            loop {
+                match self.step(&Source::Left(&left), &mut cursor).await {
+                    Ok(0) => break,
+                    Ok(n) => events += n,
+                    Err(error) => {
+                        complain(&error, RETRY.0);
+                        return false;
+                    }
+                }
+                if stop.is_cancelled() {
+                    return false;
+                }
+            }
+            if events > 0 {
+                tracing::info!(event = "audit_recovered", writer = %left.writer(), events);
+            }
+            spool.released_elsewhere(left.remove());
+        }
+        true
+    }
+
+    /// Writes one batch; returns how many events it had.
+    async fn step(&self, source: &Source<'_>, cursor: &mut Option<Cursor>) -> Result<usize, StoreError> {
+        let writer = source.writer();
+        let now = match cursor {
+            Some(cursor) => cursor,
+            None => cursor.insert(self.load(writer).await?),
+        };
+        let mut batch = AuditBatch {
+            writer,
+            from: now.at,
+            to: now.at,
+            events: Vec::new(),
+            heads: Vec::new(),
+            usage: Vec::new(),
+        };
+        let mut usage = Usage::default();
+        let mut unreadable = 0;
+        let mut moved: HashMap<ChainId, Chain> = HashMap::new();
+        batch.to = source.read(now.at, |salt, record| match Event::decode(record) {
+            Ok(event) => batch.events.push(link(&event, salt, writer, &now.chains, &mut moved, &mut usage)),
+            Err(error) => {
+                tracing::error!(event = "audit_record_unreadable", %writer, %error);
+                unreadable += 1;
+            }
+        });
+        if batch.events.is_empty() && unreadable == 0 {
+            return Ok(0);
+        }
+        for day in batch.events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
+            if !now.days.contains(&day) {
+                self.store.platform().audit_day(Time::from_micros((day * DAY_US) as i64)).await?;
+                now.days.insert(day);
+            }
+        }
+        batch.heads = moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
+        batch.heads.sort_by(|a, b| a.0.cmp(&b.0));
+        batch.usage = usage.into_cells();
+        self.store.platform().audit_write(&batch).await?;
+        now.at = batch.to;
+        now.chains.extend(moved);
+        let count = batch.events.len() + unreadable;
+        if self.tail.0.receiver_count() > 0 {
+            for event in batch.events {
+                let NewEvent { tenant, class, sequence, time, payload, .. } = event;
+                let _ =
+                    self.tail.0.send(Arc::new(Drained { tenant, class, writer, sequence, time, payload }));
+            }
+        }
+        Ok(count)
+    }
+
+    async fn load(&self, writer: WriterId) -> Result<Cursor, StoreError> {
+        let platform = self.store.platform();
+        let at = platform.audit_cursor(writer).await?;
+        let chains = platform.audit_writer_chains(writer).await?;
+        let chains = chains.into_iter().map(|c| (c.id.clone(), Chain::at(&c.id, c.head))).collect();
+        Ok(Cursor { at, chains, days: BTreeSet::new() })
+    }
+}
+
+fn day_of(time: Time) -> u64 {
+    u64::try_from(time.micros()).unwrap_or(0) / DAY_US
+}
+
+/// Links an event into its chain.
+fn link(
+    event: &Event<'_>,
+    salt: [u8; 16],
+    writer: WriterId,
+    known: &HashMap<ChainId, Chain>,
+    moved: &mut HashMap<ChainId, Chain>,
+    usage: &mut Usage,
+) -> NewEvent {
+    let mut json = Vec::with_capacity(512);
+    audit::render(event, &mut json);
+    let id = ChainId { tenant: event.tenant.to_owned(), writer, class: event.class };
+    let chain = match moved.get_mut(&id) {
+        Some(chain) => chain,
+        None => {
+            let chain = known.get(&id).cloned().unwrap_or_else(|| Chain::at(&id, id.genesis()));
+            moved.entry(id).or_insert(chain)
+        }
+    };
+    let linked = chain.append(event.time_us, &salt, &json);
+    usage.count(linked.head.time_us, event);
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    NewEvent {
+        tenant: event.tenant.to_owned(),
+        class: event.class,
+        sequence: linked.head.sequence,
+        time: Time::from_micros(i64::try_from(linked.head.time_us).unwrap_or(i64::MAX)),
+        commitment: linked.commitment,
+        link: linked.head.link,
+        salt,
+        // Escaped text and digits.
+        payload: String::from_utf8(json).unwrap_or_default(),
+        keys: AuditKeys {
+            principal: text(event.principal),
+            route: text(event.route),
+            server: text(event.server),
+            name: text(event.name.or(event.object)),
+            outcome: text(event.outcome),
+        },
+    }
+}
+
+fn complain(error: &StoreError, wait: Duration) {
+    tracing::warn!(event = "audit_not_drained", %error, retry_ms = wait.as_millis());
+}

@@ -1,0 +1,135 @@
+//! The audit of this process: its spool, and what it says about itself.
+
+mod drain;
+mod ledger;
+mod upkeep;
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use drain::{Drained, Tail};
+pub use upkeep::{checkpoint, checkpoint_all};
+
+use crate::app::StartError;
+use crate::app::core::Core;
+use crate::app::runtimes::Runtimes;
+use crate::audit::{self, AuditKey, Auditor, Mask, Settings, Spool, WriterId};
+use crate::config::model::{self, MaskedField};
+use crate::telemetry::Metrics;
+use drain::Drainer;
+pub(super) use ledger::AuditLedger;
+use upkeep::Upkeep;
+
+/// Where the spool is.
+pub(super) fn spool_dir(model: &model::Document) -> PathBuf {
+    model.audit.spool.path.clone().unwrap_or_else(|| model.data_dir.join("spool"))
+}
+
+/// Where the signing key is.
+pub fn key_file(model: &model::Document) -> PathBuf {
+    model.audit.key_file.clone().unwrap_or_else(|| model.data_dir.join("audit.key"))
+}
+
+/// Opens the spool, unless the document wants no audit.
+pub(super) fn open(model: &model::Document) -> Result<Auditor, StartError> {
+    let config = &model.audit;
+    if !config.enabled {
+        return Ok(Auditor::disabled());
+    }
+    let dir = spool_dir(model);
+    make_dir(&dir)?;
+    let writer = WriterId::fresh();
+    // What earlier runs left takes part of the room. It is only counted here; the drainer opens it.
+    let taken = audit::size_of(&dir).map_err(|source| failed(&dir, source))?;
+    let settings = Settings {
+        dir,
+        max_size: config.spool.max_size.bytes(),
+        segment_size: config.spool.segment_size.bytes(),
+        durability: match config.durability {
+            model::Durability::Process => audit::Durability::Process,
+            model::Durability::Strict => audit::Durability::Strict,
+        },
+        on_full: match config.on_full {
+            model::OnFull::Drop => audit::OnFull::Drop,
+            model::OnFull::Refuse => audit::OnFull::Refuse,
+        },
+    };
+    let spool = Spool::open(settings, writer, taken)?;
+    Ok(Auditor::new(spool, mask(&config.mask)))
+}
+
+fn make_dir(dir: &Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| failed(dir, source))
+}
+
+fn failed(dir: &Path, source: std::io::Error) -> StartError {
+    StartError::File { what: "audit.spool.path", path: dir.to_owned(), source }
+}
+
+fn mask(fields: &[MaskedField]) -> Mask {
+    let has = |field| fields.contains(&field);
+    Mask {
+        client_ip: has(MaskedField::ClientIp),
+        reason: has(MaskedField::Reason),
+        name: has(MaskedField::Name),
+        principal: has(MaskedField::Principal),
+        session: has(MaskedField::Session),
+        target: has(MaskedField::Target),
+    }
+}
+
+/// What runs for as long as the process.
+pub(super) struct Running {
+    /// Events as they reach the store.
+    pub(super) tail: Tail,
+    /// The drainer, which ends a moment after it was told to.
+    pub(super) drainer: tokio::task::JoinHandle<()>,
+}
+
+/// Starts what brings events into the store and looks after them there. `None` without an audit.
+pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>, StartError> {
+    let Some(spool) = core.audit.spool() else { return Ok(None) };
+    let key = Arc::new(AuditKey::open(&key_file(&core.model))?);
+    let tail = Tail::default();
+    let drained = Arc::new(AtomicU64::new(0));
+    let drainer = Drainer {
+        store: core.store.clone(),
+        auditor: core.audit.clone(),
+        dir: spool_dir(&core.model),
+        tail: tail.clone(),
+        drained: drained.clone(),
+    };
+    let upkeep = Upkeep {
+        store: core.store.clone(),
+        key,
+        retention: core.model.audit.retention.clone(),
+        checkpoint_every: core.model.audit.checkpoint_every.get(),
+        boot: *spool.writer().as_bytes(),
+    };
+    runtimes.control(upkeep.run());
+    runtimes.control(report(core.audit.clone(), core.state.metrics.clone(), drained));
+    // It is told to end, and not cut off: the last events are still to be written.
+    let drainer = runtimes.control.spawn(drainer.run(runtimes.background.clone()));
+    Ok(Some(Running { tail, drainer }))
+}
+
+/// Keeps the metrics. Ends with the process.
+async fn report(auditor: Auditor, metrics: Arc<Metrics>, drained: Arc<AtomicU64>) {
+    let (Some(spool), Some(counts)) = (auditor.spool(), auditor.counts()) else { return };
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut dropped, mut refused) = (0, 0);
+    loop {
+        tick.tick().await;
+        let now = (counts.dropped(), counts.refused());
+        metrics.audit_dropped().add(now.0 - dropped);
+        metrics.audit_refused().add(now.1 - refused);
+        (dropped, refused) = now;
+        metrics.audit_spool_bytes().set(i64::try_from(spool.size()).unwrap_or(i64::MAX));
+        let behind = counts.recorded().saturating_sub(drained.load(Ordering::Relaxed));
+        metrics.audit_backlog().set(i64::try_from(behind).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,125 @@
+//! What one process among replicas does for the audit: roll-ups, checkpoints, retention, partitions ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::{AuditKey, ChainState, Checkpoint, Class, Mark, Statement, hex, statement_hash};
+use crate::base::TenantId;
+use crate::config::model::Retention;
+use crate::store::{Store, StoreError};
+
+/// How often there is something to do.
+const EVERY: Duration = Duration::from_secs(30);
+/// How often old events are dropped and days are made ahead.
+const SELDOM: Duration = Duration::from_secs(3600);
+/// Days made ahead.
+const AHEAD: u32 = 2;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The task.
+pub(super) struct Upkeep {
+    pub(super) store: Store,
+    pub(super) key: Arc<AuditKey>,
+    pub(super) retention: Retention,
+    pub(super) checkpoint_every: Duration,
+    pub(super) boot: [u8; 16],
+}
+
+impl Upkeep {
+    /// Ends with the process.
+    pub(super) async fn run(self) {
+        let seat = self.store.stand("audit", uuid::Uuid::from_bytes(self.boot));
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut seldom, mut signed) = (None, tokio::time::Instant::now());
+        loop {
+            tick.tick().await;
+            if !seat.is_held() {
+                continue;
+            }
+            let now = tokio::time::Instant::now();
+            let is_due = |last: Option<tokio::time::Instant>, every| last.is_none_or(|at| now - at >= every);
+            if is_due(seldom, SELDOM) {
+                match self.seldom().await {
+                    Ok(()) => seldom = Some(now),
+                    Err(error) => tracing::warn!(event = "audit_retention_failed", %error),
+                }
+            }
+            while let Ok(1..) = self.store.platform().usage_roll_up().await {}
+            if is_due(Some(signed), self.checkpoint_every) {
+                match checkpoint_all(&self.store, &self.key).await {
+                    Ok(_) => signed = now,
+                    Err(error) => tracing::warn!(event = "audit_checkpoint_failed", %error),
+                }
+            }
+        }
+    }
+
+    async fn seldom(&self) -> Result<(), StoreError> {
+        let platform = self.store.platform();
+        let now = self.store.now();
+        for day in 0..=AHEAD {
+            platform.audit_day(now.plus(DAY * day)).await?;
+        }
+        for (class, days) in
+            [(Class::Control, self.retention.control_days), (Class::Data, self.retention.data_days)]
+        {
+            if days > 0 {
+                let gone = platform.audit_drop(class, now.minus(DAY * days)).await?;
+                if gone > 0 {
+                    tracing::info!(event = "audit_dropped_old", class = class.as_str(), gone);
+                }
+            }
+        }
+        if self.retention.usage_minute_days > 0 {
+            platform.usage_forget_minutes(now.minus(DAY * self.retention.usage_minute_days)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Signs a checkpoint for every tenant whose chains moved since its last one. Returns for how many.
+///
+/// # Errors
+/// The store.
+pub async fn checkpoint_all(store: &Store, key: &AuditKey) -> Result<usize, StoreError> {
+    let tenants = store.platform().audit_unsigned().await?;
+    for tenant in &tenants {
+        checkpoint(store, key, tenant).await?;
+    }
+    Ok(tenants.len())
+}
+
+/// Signs a checkpoint over all chains of a tenant, and returns it.
+///
+/// # Errors
+/// The store; somebody else signed one at the same time.
+pub async fn checkpoint(store: &Store, key: &AuditKey, tenant: &TenantId) -> Result<String, StoreError> {
+    let mut tx = store.platform().read().await?;
+    let last = tx.audit_last_checkpoint(tenant).await?;
+    let chains = tx.audit_chains(tenant).await?;
+    drop(tx);
+    let number = last.as_ref().map_or(0, |(number, _)| *number) + 1;
+    let number = u64::try_from(number).unwrap_or(0);
+    // By this it is known whether anything has moved since.
+    let events = chains.iter().map(|c| c.head.sequence).sum();
+    let statement = Statement::Checkpoint(Checkpoint {
+        tenant: tenant.to_string(),
+        number,
+        time_us: u64::try_from(store.now().micros()).unwrap_or(0),
+        previous: last.and_then(|(_, line)| statement_hash(&line)).map(|hash| hex(&hash)),
+        chains: chains
+            .iter()
+            .map(|c| ChainState {
+                writer: c.id.writer.to_string(),
+                class: c.id.class.as_str().to_owned(),
+                from: Mark::new(c.from.sequence, &c.from.link),
+                to: Mark::new(c.head.sequence, &c.head.link),
+                head: None,
+            })
+            .collect(),
+    });
+    let line = statement.sign(key);
+    store.platform().audit_checkpoint(tenant, number, events, &line).await?;
+    Ok(line)
+}

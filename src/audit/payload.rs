@@ -1,0 +1,108 @@
+//! The readable form of an event: JSON whose bytes are what the hash chain commits to.
+//!
+//! Canonical because it is made in one way only: fields in the order of [`Event`], absent ones left out, no space between
+//! tokens. Nothing ever parses it to write it again; the store and exports keep the bytes.
+
+use std::io::Write as _;
+
+use super::event::Event;
+use super::hex;
+
+/// Appends the event as one JSON object. Tenant, class and time are not in it: they belong to the link.
+pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let begin = out.len();
+    for (name, value) in event.named_texts() {
+        key(out, begin, name);
+        string(out, value);
+    }
+    for (name, value) in event.named_numbers() {
+        key(out, begin, name);
+        if name == "session" {
+            let _ = write!(out, "\"{value:016x}\"");
+        } else {
+            let _ = write!(out, "{value}");
+        }
+    }
+    if let Some(code) = event.rpc_code {
+        key(out, begin, "rpc_code");
+        let _ = write!(out, "{code}");
+    }
+    if let Some(ip) = event.client_ip {
+        key(out, begin, "client_ip");
+        let _ = write!(out, "\"{ip}\"");
+    }
+    if let Some(id) = event.request_id {
+        key(out, begin, "request_id");
+        let _ = write!(out, "\"{}\"", uuid::Uuid::from_bytes(id));
+    }
+    if let Some(id) = event.trace_id {
+        key(out, begin, "trace_id");
+        let _ = write!(out, "\"{}\"", hex(&id));
+    }
+    for (name, body) in [("request_body", event.request_body), ("response_body", event.response_body)] {
+        if let Some(body) = body {
+            key(out, begin, name);
+            string(out, &String::from_utf8_lossy(body));
+        }
+    }
+    out.push(b'}');
+}
+
+fn key(out: &mut Vec<u8>, begin: usize, name: &'static str) {
+    if out.len() > begin {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn string(out: &mut Vec<u8>, value: &str) {
+    // Most values are names: nothing to escape.
+    if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, value).expect("a Vec takes all bytes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Class;
+    use super::*;
+
+    #[test]
+    fn fields_come_in_one_order_and_any_text_is_json() {
+        let text = "a\"b\\c\n\u{1}ü";
+        let event = Event {
+            name: Some(text),
+            principal: Some("ann"),
+            status: Some(200),
+            session: Some(255),
+            rpc_code: Some(-32602),
+            client_ip: Some("::1".parse().unwrap()),
+            request_id: Some([1; 16]),
+            trace_id: Some([2; 16]),
+            request_body: Some(b"{\xff}"),
+            ..Event::new(5, "t", Class::Data)
+        };
+        let mut out = Vec::new();
+        render(&event, &mut out);
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(json["name"], text);
+        assert_eq!(json["session"], "00000000000000ff");
+        assert_eq!(json["request_id"], "01010101-0101-0101-0101-010101010101");
+        assert_eq!(json["request_body"], "{\u{fffd}}");
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with(r#"{"principal":"ann","name":"#) && text.contains(r#""status":200,"session""#),
+            "{text}"
+        );
+        let mut empty = Vec::new();
+        render(&Event::new(5, "t", Class::Data), &mut empty);
+        assert_eq!(empty, b"{}");
+    }
+}

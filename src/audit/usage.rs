@@ -1,0 +1,194 @@
+//! Usage: calls, errors, bytes and latency of each minute, by tenant, principal, route, server and tool.
+//!
+//! Counts add up, and so do latency sketches (DDSketch: any quantile within one percent, whatever the distribution), so
+//! that minutes make hours and hours days without looking at events again.
+
+use std::collections::HashMap;
+
+use sketches_ddsketch::{Config, DDSketch};
+
+use super::event::{Class, Event};
+
+/// Microseconds of a minute.
+const MINUTE_US: u64 = 60_000_000;
+
+/// What usage is counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Whose.
+    pub tenant: String,
+    /// The beginning of the minute, in microseconds since the Unix epoch.
+    pub minute_us: u64,
+    /// The caller; empty if it was not known.
+    pub principal: String,
+    /// The route; empty if there was none.
+    pub route: String,
+    /// The server; empty if none was asked.
+    pub server: String,
+    /// The tool of a `tools/call`; empty for anything else.
+    pub tool: String,
+}
+
+/// What is counted.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Requests.
+    pub calls: u64,
+    /// Requests that did not end well.
+    pub errors: u64,
+    /// Bytes of request bodies.
+    pub bytes_in: u64,
+    /// Bytes of response bodies.
+    pub bytes_out: u64,
+    /// Durations.
+    pub sketch: Sketch,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self { calls: 0, errors: 0, bytes_in: 0, bytes_out: 0, sketch: Sketch::new() }
+    }
+}
+
+impl Cell {
+    /// Adds another one.
+    pub fn merge(&mut self, other: &Cell) {
+        self.calls += other.calls;
+        self.errors += other.errors;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.sketch.merge(&other.sketch);
+    }
+}
+
+/// A distribution of milliseconds.
+#[derive(Clone)]
+pub struct Sketch(DDSketch);
+
+impl std::fmt::Debug for Sketch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sketch({})", self.0.count())
+    }
+}
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sketch {
+    /// Of nothing.
+    pub fn new() -> Self {
+        Self(DDSketch::new(config()))
+    }
+
+    /// Adds a duration.
+    pub fn add_us(&mut self, micros: u64) {
+        self.0.add(micros as f64 / 1000.0);
+    }
+
+    /// Adds another one.
+    pub fn merge(&mut self, other: &Sketch) {
+        // All have the same configuration, which is all that can differ.
+        let _ = self.0.merge(&other.0);
+    }
+
+    /// The duration in milliseconds below which this share lies.
+    pub fn quantile_ms(&self, share: f64) -> Option<f64> {
+        self.0.quantile(share).ok().flatten()
+    }
+
+    /// How many durations.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// For the store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_java_bytes()
+    }
+
+    /// From the store; `None` if the bytes are damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        DDSketch::from_java_bytes(bytes).ok().map(Self)
+    }
+}
+
+/// One percent of error, and the only configuration that the stored form remembers.
+fn config() -> Config {
+    Config::defaults()
+}
+
+/// Usage of a batch of events.
+#[derive(Debug, Default)]
+pub struct Usage {
+    cells: HashMap<Key, Cell>,
+}
+
+impl Usage {
+    /// Counts an event; `time_us` is the time it has in its chain. Actions of operators are no usage.
+    pub fn count(&mut self, time_us: u64, event: &Event<'_>) {
+        if event.class != Class::Data {
+            return;
+        }
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let tool = event.name.filter(|_| event.method == Some("tools/call"));
+        let key = Key {
+            tenant: event.tenant.to_owned(),
+            minute_us: time_us / MINUTE_US * MINUTE_US,
+            principal: text(event.principal),
+            route: text(event.route),
+            server: text(event.server),
+            tool: text(tool),
+        };
+        let cell = self.cells.entry(key).or_default();
+        cell.calls += 1;
+        cell.errors += u64::from(event.outcome != Some("ok"));
+        cell.bytes_in += event.bytes_in.unwrap_or(0);
+        cell.bytes_out += event.bytes_out.unwrap_or(0);
+        cell.sketch.add_us(event.duration_us.unwrap_or(0));
+    }
+
+    /// What was counted, in the order of the keys: writers that lock rows in one order cannot deadlock.
+    pub fn into_cells(self) -> Vec<(Key, Cell)> {
+        let mut cells: Vec<_> = self.cells.into_iter().collect();
+        cells.sort_by(|a, b| a.0.cmp(&b.0));
+        cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_add_up_by_minute_and_sketches_survive_the_store() {
+        let mut usage = Usage::default();
+        for i in 0..1000u64 {
+            let event = Event {
+                method: Some("tools/call"),
+                name: Some("echo"),
+                outcome: Some(if i % 10 == 0 { "timeout" } else { "ok" }),
+                bytes_in: Some(2),
+                duration_us: Some((i + 1) * 1000),
+                ..Event::new(0, "t", Class::Data)
+            };
+            usage.count(MINUTE_US * 5 + i, &event);
+            usage.count(MINUTE_US * 6, &event);
+            usage.count(0, &Event::new(0, "t", Class::Control));
+        }
+        let cells = usage.into_cells();
+        assert_eq!(cells.len(), 2);
+        let (key, cell) = &cells[0];
+        assert_eq!((key.minute_us, key.tool.as_str()), (MINUTE_US * 5, "echo"));
+        assert_eq!((cell.calls, cell.errors, cell.bytes_in), (1000, 100, 2000));
+        let back = Sketch::from_bytes(&cell.sketch.to_bytes()).unwrap();
+        let mut both = back.clone();
+        both.merge(&cells[1].1.sketch);
+        assert_eq!(both.count(), 2000);
+        let p99 = both.quantile_ms(0.99).unwrap();
+        assert!((p99 - 990.0).abs() < 15.0, "{p99}");
+        assert!(Sketch::from_bytes(b"nonsense").is_none());
+    }
+}

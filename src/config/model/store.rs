@@ -1,0 +1,72 @@
+//! The store: where configuration, identities, audit and usage are kept.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::SecretText;
+use super::units::Period;
+
+/// Where configuration, identities, audit and usage are kept. Changes need a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Which database: `postgres://user:password@host/database?sslmode=verify-full&sslrootcert=/path/ca.pem` or
+    /// `sqlite:/path/file.db`. Without it: SQLite in `tollgate.db` in `data_dir`, which serves one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<SecretText>,
+    /// Connections to PostgreSQL at once. Two more are used for notifications and for electing a leader.
+    #[schemars(range(min = 2, max = 1000))]
+    pub max_connections: u32,
+    /// Connections that read SQLite at once. There is always one that writes.
+    #[schemars(range(min = 1, max = 64))]
+    pub readers: u32,
+    /// Longest wait for a free connection, or for a new one to be made.
+    pub connect_timeout: Period,
+    /// Longest that one statement may run. Migrations and backups are not bound by it.
+    pub statement_timeout: Period,
+    /// Who brings the tables up to date.
+    pub migrate: MigrateWhen,
+    /// Where the keys come from that secrets are encrypted with. Without it: `master.key` in `data_dir`, made at the
+    /// first start. Replicas that share a database need the same keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_connections: 10,
+            readers: 4,
+            connect_timeout: Period::from_secs(5),
+            statement_timeout: Period::from_secs(30),
+            migrate: MigrateWhen::default(),
+            encryption: None,
+        }
+    }
+}
+
+/// Who brings the tables up to date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrateWhen {
+    /// Every process at its start; one does it, the others wait.
+    #[default]
+    AtStart,
+    /// An operator with `tollgate migrate up`. A process does not start on older tables.
+    Manual,
+}
+
+/// Where master keys come from: exactly one of these. Each gives lines of `id base64`, the last of which seals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// A command and its arguments that prints the keys, such as the client of a key management service. It gets 10 s.
+    KeyCommand(Vec<String>),
+    /// An environment variable of the gateway with the keys, separated by commas.
+    KeyEnv(String),
+    /// A file with the keys.
+    KeyFile(PathBuf),
+}

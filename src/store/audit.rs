@@ -1,0 +1,716 @@
+//! Events in the store: what the drainer writes, what the API searches, what an export takes.
+//!
+//! A batch is one transaction: events, heads of their chains, usage, and how far the writer's spool is drained. The row of
+//! the writer is locked first and must be where the batch begins, so that a batch whose commit got lost on the way back is
+//! never written twice.
+
+use sqlx::FromRow;
+use sqlx::types::Uuid;
+
+use super::tx::{Conn, q};
+use super::{Page, Platform, StoreError, TenantScope, Time, Tx};
+use crate::audit::{ChainId, Class, Hash, Head, Position, WriterId, usage};
+use crate::base::TenantId;
+
+/// Rows of one statement on SQLite: the statement's text is the same for all full chunks, and so prepared once.
+const CHUNK: usize = 64;
+/// Columns of an event.
+const COLUMNS: usize = 14;
+
+/// One event on its way into the store.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Whose.
+    pub tenant: String,
+    /// Which plane.
+    pub class: Class,
+    /// Its number in its chain.
+    pub sequence: u64,
+    /// Its time in its chain.
+    pub time: Time,
+    /// What the chain commits to.
+    pub commitment: Hash,
+    /// Its link.
+    pub link: Hash,
+    /// The salt of the commitment.
+    pub salt: [u8; 16],
+    /// The canonical JSON.
+    pub payload: String,
+    /// Copies of fields of the payload that are searched by; empty if absent.
+    pub keys: Keys,
+}
+
+/// Fields that events are searched by.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// The caller.
+    pub principal: String,
+    /// The route.
+    pub route: String,
+    /// The server.
+    pub server: String,
+    /// The tool, prompt or resource, or the object of an action.
+    pub name: String,
+    /// How it ended.
+    pub outcome: String,
+}
+
+/// What one transaction of the drainer writes.
+#[derive(Debug)]
+pub struct AuditBatch {
+    /// Whose spool.
+    pub writer: WriterId,
+    /// Where the batch begins.
+    pub from: Position,
+    /// Where the next one begins.
+    pub to: Position,
+    /// Events, in the order of the spool.
+    pub events: Vec<NewEvent>,
+    /// Heads of the chains that moved.
+    pub heads: Vec<(ChainId, Head)>,
+    /// Usage of the events.
+    pub usage: Vec<(usage::Key, usage::Cell)>,
+}
+
+/// An event as the store has it.
+#[derive(Clone, Debug, FromRow)]
+pub struct AuditEvent {
+    /// Whose.
+    pub tenant: String,
+    class: i16,
+    writer: Uuid,
+    sequence: i64,
+    /// When.
+    pub time: Time,
+    commitment: Vec<u8>,
+    link: Vec<u8>,
+    salt: Option<Vec<u8>>,
+    /// The canonical JSON; `None` once it was erased.
+    pub payload: Option<String>,
+}
+
+impl AuditEvent {
+    /// Which plane.
+    pub fn class(&self) -> Class {
+        class_of(self.class)
+    }
+
+    /// Who wrote it.
+    pub fn writer(&self) -> WriterId {
+        WriterId::from_bytes(self.writer.into_bytes())
+    }
+
+    /// Its number in its chain.
+    pub fn sequence(&self) -> u64 {
+        unsigned(self.sequence)
+    }
+
+    /// What the chain commits to.
+    pub fn commitment(&self) -> Hash {
+        hash(&self.commitment)
+    }
+
+    /// Its link.
+    pub fn link(&self) -> Hash {
+        hash(&self.link)
+    }
+
+    /// The salt of the commitment, unless it was erased.
+    pub fn salt(&self) -> Option<[u8; 16]> {
+        self.salt.as_deref()?.try_into().ok()
+    }
+
+    /// Where a page ends: [`AuditFilter::before`] of the next one.
+    pub fn place(&self) -> AuditPlace {
+        AuditPlace {
+            time: self.time,
+            class: self.class,
+            writer: self.writer.into_bytes(),
+            sequence: self.sequence,
+        }
+    }
+}
+
+/// A place in the order in which events are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AuditPlace {
+    time: Time,
+    class: i16,
+    writer: [u8; 16],
+    sequence: i64,
+}
+
+/// Which events are asked for. Fields that are `None` let everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditFilter {
+    /// From this time on.
+    pub from: Option<Time>,
+    /// Before this time.
+    pub to: Option<Time>,
+    /// `data` or `control`.
+    pub class: Option<String>,
+    /// The caller.
+    pub principal: Option<String>,
+    /// The route.
+    pub route: Option<String>,
+    /// The server.
+    pub server: Option<String>,
+    /// The tool, prompt, resource or object.
+    pub name: Option<String>,
+    /// How it ended.
+    pub outcome: Option<String>,
+}
+
+/// A chain as the store has it.
+#[derive(Clone, Debug)]
+pub struct StoredChain {
+    /// Which.
+    pub id: ChainId,
+    /// Behind which event it begins.
+    pub from: Head,
+    /// How far it is.
+    pub head: Head,
+}
+
+#[derive(FromRow)]
+struct ChainRow {
+    tenant: String,
+    class: i16,
+    writer: Uuid,
+    sequence: i64,
+    link: Vec<u8>,
+    time: Time,
+    from_sequence: i64,
+    from_link: Vec<u8>,
+}
+
+impl From<ChainRow> for StoredChain {
+    fn from(row: ChainRow) -> Self {
+        let id = ChainId {
+            tenant: row.tenant,
+            writer: WriterId::from_bytes(row.writer.into_bytes()),
+            class: class_of(row.class),
+        };
+        Self {
+            from: Head { sequence: unsigned(row.from_sequence), link: hash(&row.from_link), time_us: 0 },
+            head: Head {
+                sequence: unsigned(row.sequence),
+                link: hash(&row.link),
+                time_us: unsigned(row.time.micros()),
+            },
+            id,
+        }
+    }
+}
+
+impl Tx {
+    /// Events, the newest first, those before `before`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_search(
+        &mut self,
+        tenant: &TenantId,
+        filter: &AuditFilter,
+        before: Option<AuditPlace>,
+        page: Page,
+    ) -> Result<Vec<AuditEvent>, StoreError> {
+        let from = filter.from.unwrap_or(Time::from_micros(0));
+        let to = filter.to.unwrap_or(Time::from_micros(FOREVER));
+        let place = before.unwrap_or(AuditPlace {
+            time: to,
+            class: i16::MAX,
+            writer: [0xff; 16],
+            sequence: i64::MAX,
+        });
+        let class = filter.class.as_deref().map(|name| Class::parse(name).map_or(0, number));
+        let to = to.min(place.time.plus(std::time::Duration::from_micros(1)));
+        q!(
+            self,
+            all as AuditEvent,
+            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
+              WHERE tenant = $1 AND time >= $2 AND time < $3
+                AND (time, class, writer, sequence) < ($4, $5, $6, $7)
+                AND ($8 IS NULL OR class = $8)
+                AND ($9 IS NULL OR principal = $9)
+                AND ($10 IS NULL OR route = $10)
+                AND ($11 IS NULL OR server = $11)
+                AND ($12 IS NULL OR name = $12)
+                AND ($13 IS NULL OR outcome = $13)
+              ORDER BY time DESC, class DESC, writer DESC, sequence DESC LIMIT $14",
+            tenant.as_str(),
+            from,
+            to,
+            place.time,
+            place.class,
+            Uuid::from_bytes(place.writer),
+            place.sequence,
+            class,
+            filter.principal.as_deref(),
+            filter.route.as_deref(),
+            filter.server.as_deref(),
+            filter.name.as_deref(),
+            filter.outcome.as_deref(),
+            page.limit()
+        )
+    }
+
+    /// The tenant's chains.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_chains(&mut self, tenant: &TenantId) -> Result<Vec<StoredChain>, StoreError> {
+        let rows = q!(
+            self,
+            all as ChainRow,
+            "SELECT tenant, class, writer, sequence, link, time, from_sequence, from_link FROM audit_heads
+              WHERE tenant = $1 ORDER BY class, writer",
+            tenant.as_str()
+        )?;
+        Ok(rows.into_iter().map(StoredChain::from).collect())
+    }
+
+    /// Events of one chain in its order, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_range(
+        &mut self,
+        id: &ChainId,
+        after: u64,
+        page: Page,
+    ) -> Result<Vec<AuditEvent>, StoreError> {
+        q!(
+            self,
+            all as AuditEvent,
+            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4 ORDER BY sequence LIMIT $5",
+            &*id.tenant,
+            number(id.class),
+            uuid(id.writer),
+            signed(after),
+            page.limit()
+        )
+    }
+
+    /// The last event of a chain before a time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_before(&mut self, id: &ChainId, time: Time) -> Result<Option<AuditEvent>, StoreError> {
+        q!(
+            self,
+            optional as AuditEvent,
+            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND time < $4 ORDER BY sequence DESC LIMIT 1",
+            &*id.tenant,
+            number(id.class),
+            uuid(id.writer),
+            time
+        )
+    }
+
+    /// Signed checkpoints of the tenant, in their order, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_checkpoints(
+        &mut self,
+        tenant: &TenantId,
+        after: i64,
+        page: Page,
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        q!(
+            self,
+            all as (i64, String),
+            "SELECT number, statement FROM audit_checkpoints WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+            tenant.as_str(),
+            after,
+            page.limit()
+        )
+    }
+
+    /// The last signed checkpoint of the tenant.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_last_checkpoint(
+        &mut self,
+        tenant: &TenantId,
+    ) -> Result<Option<(i64, String)>, StoreError> {
+        q!(
+            self,
+            optional as (i64, String),
+            "SELECT number, statement FROM audit_checkpoints WHERE tenant = $1 ORDER BY number DESC LIMIT 1",
+            tenant.as_str()
+        )
+    }
+
+    async fn insert_events(&mut self, writer: Uuid, events: &[NewEvent]) -> Result<(), StoreError> {
+        let started = std::time::Instant::now();
+        let done = match self.conn() {
+            Conn::Postgres(conn) => {
+                let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
+                sqlx::query(
+                    "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
+                                               principal, route, server, name, outcome)
+                     SELECT e.tenant, e.class, $1, e.sequence, e.time, e.commitment, e.link, e.salt, e.payload,
+                            e.principal, e.route, e.server, e.name, e.outcome
+                       FROM UNNEST($2::text[], $3::smallint[], $4::bigint[], $5::timestamptz[], $6::bytea[],
+                                   $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::text[], $12::text[],
+                                   $13::text[], $14::text[])
+                         AS e(tenant, class, sequence, time, commitment, link, salt, payload, principal, route,
+                              server, name, outcome)",
+                )
+                .bind(writer)
+                .bind(column(|e| &e.tenant))
+                .bind(events.iter().map(|e| number(e.class)).collect::<Vec<i16>>())
+                .bind(events.iter().map(|e| signed(e.sequence)).collect::<Vec<i64>>())
+                .bind(events.iter().map(|e| e.time).collect::<Vec<Time>>())
+                .bind(events.iter().map(|e| &e.commitment[..]).collect::<Vec<&[u8]>>())
+                .bind(events.iter().map(|e| &e.link[..]).collect::<Vec<&[u8]>>())
+                .bind(events.iter().map(|e| &e.salt[..]).collect::<Vec<&[u8]>>())
+                .bind(column(|e| &e.payload))
+                .bind(column(|e| &e.keys.principal))
+                .bind(column(|e| &e.keys.route))
+                .bind(column(|e| &e.keys.server))
+                .bind(column(|e| &e.keys.name))
+                .bind(column(|e| &e.keys.outcome))
+                .execute(&mut **conn)
+                .await
+                .map(drop)
+            }
+            Conn::Sqlite(conn) => {
+                let mut done = Ok(());
+                for chunk in events.chunks(CHUNK) {
+                    // Made of numbers only.
+                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(chunk.len())));
+                    for e in chunk {
+                        query = query
+                            .bind(&*e.tenant)
+                            .bind(number(e.class))
+                            .bind(writer)
+                            .bind(signed(e.sequence))
+                            .bind(e.time)
+                            .bind(&e.commitment[..])
+                            .bind(&e.link[..])
+                            .bind(&e.salt[..])
+                            .bind(&*e.payload)
+                            .bind(&*e.keys.principal)
+                            .bind(&*e.keys.route)
+                            .bind(&*e.keys.server)
+                            .bind(&*e.keys.name)
+                            .bind(&*e.keys.outcome);
+                    }
+                    done = query.execute(&mut **conn).await.map(drop);
+                    if done.is_err() {
+                        break;
+                    }
+                }
+                done
+            }
+        };
+        self.timed("INSERT INTO audit_events …", started.elapsed(), done.is_ok());
+        done.map_err(StoreError::from)
+    }
+}
+
+fn insert_lite(rows: usize) -> String {
+    let mut text =
+        "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
+                     principal, route, server, name, outcome) VALUES "
+            .to_owned();
+    let row = format!("({})", ["?"; COLUMNS].join(","));
+    text.push_str(&vec![row; rows].join(","));
+    text
+}
+
+impl Platform<'_> {
+    /// How far a writer's spool has been drained; the beginning if nothing was.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_cursor(&self, writer: WriterId) -> Result<Position, StoreError> {
+        let mut tx = self.read().await?;
+        let found = q!(
+            tx,
+            optional as (i64, i64),
+            "SELECT segment, place FROM audit_writers WHERE writer = $1",
+            uuid(writer)
+        )?;
+        Ok(found.map_or_else(Position::default, position))
+    }
+
+    /// The chains of a writer, for going on with them.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_writer_chains(&self, writer: WriterId) -> Result<Vec<StoredChain>, StoreError> {
+        let mut tx = self.read().await?;
+        let rows = q!(
+            tx,
+            all as ChainRow,
+            "SELECT tenant, class, writer, sequence, link, time, from_sequence, from_link FROM audit_heads
+              WHERE writer = $1",
+            uuid(writer)
+        )?;
+        Ok(rows.into_iter().map(StoredChain::from).collect())
+    }
+
+    /// Makes the partitions of a day, if there are such things here.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_day(&self, day: Time) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        q!(
+            tx, execute,
+            pg "SELECT tollgate_audit_day(($1 AT TIME ZONE 'UTC')::date)",
+            lite "SELECT $1",
+            day
+        )?;
+        tx.commit().await
+    }
+
+    /// Writes one batch, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the writer's spool is not drained to where the batch begins; the database.
+    pub async fn audit_write(&self, batch: &AuditBatch) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let (now, writer) = (tx.now(), uuid(batch.writer));
+        q!(
+            tx,
+            execute,
+            "INSERT INTO audit_writers (writer, segment, place, updated_at) VALUES ($1, 0, 0, $2)
+             ON CONFLICT (writer) DO NOTHING",
+            writer,
+            now
+        )?;
+        let at = q!(
+            tx, one as (i64, i64),
+            pg "SELECT segment, place FROM audit_writers WHERE writer = $1 FOR UPDATE",
+            lite "SELECT segment, place FROM audit_writers WHERE writer = $1",
+            writer
+        )?;
+        if position(at) != batch.from {
+            return Err(StoreError::Conflict { expected: signed(batch.from.offset), found: at.1 });
+        }
+        tx.insert_events(writer, &batch.events).await?;
+        for (id, head) in &batch.heads {
+            q!(
+                tx,
+                execute,
+                "INSERT INTO audit_heads (tenant, class, writer, sequence, link, time, from_sequence, from_link)
+                 VALUES ($1, $2, $3, $4, $5, $6, 0, $7)
+                 ON CONFLICT (tenant, class, writer) DO UPDATE
+                    SET sequence = excluded.sequence, link = excluded.link, time = excluded.time",
+                &*id.tenant,
+                number(id.class),
+                writer,
+                signed(head.sequence),
+                &head.link[..],
+                Time::from_micros(signed(head.time_us)),
+                &id.genesis().link[..]
+            )?;
+        }
+        tx.write_usage(writer, &batch.usage).await?;
+        q!(
+            tx,
+            execute,
+            "UPDATE audit_writers SET segment = $2, place = $3, updated_at = $4 WHERE writer = $1",
+            writer,
+            signed(batch.to.segment),
+            signed(batch.to.offset),
+            now
+        )?;
+        tx.commit().await
+    }
+
+    /// Tenants whose chains moved after their last checkpoint.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_unsigned(&self) -> Result<Vec<TenantId>, StoreError> {
+        let mut tx = self.read().await?;
+        let names = q!(
+            tx,
+            scalar_all as String,
+            "SELECT h.tenant FROM audit_heads h
+               LEFT JOIN (SELECT tenant, max(events) AS events FROM audit_checkpoints GROUP BY tenant) c
+                 ON c.tenant = h.tenant
+              GROUP BY h.tenant, c.events HAVING sum(h.sequence) > coalesce(c.events, 0) ORDER BY h.tenant"
+        )?;
+        Ok(names.into_iter().map(TenantId::new).collect())
+    }
+
+    /// Keeps a signed checkpoint over so many events. Another one of that number refuses it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_checkpoint(
+        &self,
+        tenant: &TenantId,
+        number: u64,
+        events: u64,
+        statement: &str,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        q!(
+            tx,
+            execute,
+            "INSERT INTO audit_checkpoints (tenant, number, time, events, statement) VALUES ($1, $2, $3, $4, $5)",
+            tenant.as_str(),
+            signed(number),
+            now,
+            signed(events),
+            statement
+        )?;
+        tx.commit().await
+    }
+
+    /// Erases what events of one caller say. The chain stays whole: what it commits to remains. Returns how many.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_erase(&self, tenant: &TenantId, principal: &str) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let erased = q!(
+            tx,
+            execute,
+            "UPDATE audit_events SET salt = NULL, payload = NULL, principal = '', route = '', server = '', name = '',
+                    outcome = ''
+              WHERE tenant = $1 AND principal = $2",
+            tenant.as_str(),
+            principal
+        )?;
+        tx.commit().await?;
+        Ok(erased)
+    }
+
+    /// Drops the events of a class that are older than the day of `before`. Chains go on from the last one dropped. Returns how
+    /// many events went, or on PostgreSQL partitions.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_drop(&self, class: Class, before: Time) -> Result<u64, StoreError> {
+        let before = before.floor(DAY);
+        let mut tx = self.begin().await?;
+        // The last event of each chain that goes, before it goes.
+        q!(
+            tx, execute,
+            pg "UPDATE audit_heads h SET from_sequence = e.sequence, from_link = e.link
+                  FROM (SELECT DISTINCT ON (tenant, writer) tenant, writer, sequence, link FROM audit_events
+                         WHERE class = $1 AND time < $2 ORDER BY tenant, writer, sequence DESC) e
+                 WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
+            lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
+                    FROM (SELECT tenant, writer, max(sequence) AS sequence, link FROM audit_events
+                           WHERE class = $1 AND time < $2 GROUP BY tenant, writer) e
+                   WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
+            number(class),
+            before
+        )?;
+        let gone = match tx.store().engine() {
+            super::Engine::Postgres => {
+                // What lies in no day's partition goes row by row.
+                q!(
+                    tx, execute,
+                    pg "DELETE FROM audit_events WHERE class = $1 AND time < $2
+                           AND tableoid = format('audit_events_%s_rest', CASE $1 WHEN 1 THEN 'control' ELSE 'data' END)::regclass",
+                    lite "SELECT $1, $2",
+                    number(class),
+                    before
+                )?;
+                let dropped = q!(
+                    tx, scalar as i32,
+                    pg "SELECT tollgate_audit_drop($1, ($2 AT TIME ZONE 'UTC')::date)",
+                    lite "SELECT 0",
+                    class.as_str(),
+                    before
+                )?;
+                u64::try_from(dropped).unwrap_or(0)
+            }
+            super::Engine::Sqlite => q!(
+                tx,
+                execute,
+                "DELETE FROM audit_events WHERE class = $1 AND time < $2",
+                number(class),
+                before
+            )?,
+        };
+        tx.commit().await?;
+        Ok(gone)
+    }
+}
+
+impl TenantScope<'_> {
+    /// The tenant's events, the newest first, those before `before`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_search(
+        &self,
+        filter: &AuditFilter,
+        before: Option<AuditPlace>,
+        page: Page,
+    ) -> Result<Vec<AuditEvent>, StoreError> {
+        self.read().await?.audit_search(self.tenant(), filter, before, page).await
+    }
+}
+
+impl AuditFilter {
+    /// Whether an event with these keys is asked for; times are not looked at.
+    pub fn shows(&self, class: Class, payload: &serde_json::Value) -> bool {
+        let text = |field: &str| payload.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let fits = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
+        let name = if text("name").is_empty() { text("object") } else { text("name") };
+        self.class.as_deref().is_none_or(|c| c == class.as_str())
+            && fits(&self.principal, text("principal"))
+            && fits(&self.route, text("route"))
+            && fits(&self.server, text("server"))
+            && fits(&self.name, name)
+            && fits(&self.outcome, text("outcome"))
+    }
+
+    /// Whether only times are asked for.
+    pub fn shows_all(&self) -> bool {
+        *self == Self { from: self.from, to: self.to, ..Self::default() }
+    }
+}
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+/// Later than every event, and still in the calendar of both engines: the year 9999.
+const FOREVER: i64 = 253_370_764_800_000_000;
+
+pub(super) fn uuid(writer: WriterId) -> Uuid {
+    Uuid::from_bytes(*writer.as_bytes())
+}
+
+fn number(class: Class) -> i16 {
+    match class {
+        Class::Control => 1,
+        Class::Data => 2,
+    }
+}
+
+fn class_of(number: i16) -> Class {
+    if number == 1 { Class::Control } else { Class::Data }
+}
+
+fn position((segment, place): (i64, i64)) -> Position {
+    Position { segment: unsigned(segment), offset: unsigned(place) }
+}
+
+pub(super) fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    bytes.try_into().unwrap_or([0; 32])
+}

@@ -1,0 +1,146 @@
+//! A tenant's events on their way out, from one state of the store.
+
+use super::audit::{AuditFilter, StoredChain};
+use super::{Page, Store, StoreError, Time};
+use crate::audit::{AuditKey, Exporter, Head, Range, Row, Stored, cef, csv, csv_header, statement_hash};
+use crate::base::TenantId;
+
+/// How an export looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// ArcSight's Common Event Format.
+    Cef,
+    /// Comma-separated values.
+    Csv,
+    /// JSON lines that end with a signed manifest: the only one that can be verified.
+    JsonLines,
+}
+
+impl ExportFormat {
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "cef" => Some(Self::Cef),
+            "csv" => Some(Self::Csv),
+            "jsonl" => Some(Self::JsonLines),
+            _ => None,
+        }
+    }
+
+    /// What a response with it is called.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Cef => "text/plain; charset=utf-8",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::JsonLines => "application/jsonl",
+        }
+    }
+}
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError<E> {
+    /// Whoever takes it does not.
+    #[error("the export was not taken: {0}")]
+    Sink(E),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Writes a tenant's events to `sink`, piece by piece. JSON lines are in the order of the chains and hold every event of
+/// the time asked for: those that the filter leaves out as commitments. The others hold what the filter lets through.
+///
+/// # Errors
+/// [`ExportError`].
+pub async fn export<E>(
+    store: &Store,
+    key: &AuditKey,
+    tenant: &TenantId,
+    filter: &AuditFilter,
+    format: ExportFormat,
+    mut sink: impl AsyncFnMut(Vec<u8>) -> Result<(), E>,
+) -> Result<(), ExportError<E>> {
+    let mut tx = store.platform().read().await?;
+    let chains = tx.audit_chains(tenant).await?;
+    let micros = |time: Time| u64::try_from(time.micros()).unwrap_or(0);
+    let range = Range {
+        filter: (!filter.shows_all()).then(|| serde_json::to_string(filter).unwrap_or_default()),
+        from_us: filter.from.map(micros),
+        to_us: filter.to.map(micros),
+    };
+    let mut exporter = Exporter::new(tenant.as_str(), range);
+    let mut out = Vec::new();
+    if format == ExportFormat::JsonLines {
+        let mut after = 0;
+        loop {
+            let page = tx.audit_checkpoints(tenant, after, Page::of(Page::MAX)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.0;
+            for (number, line) in &page {
+                let hash = statement_hash(line).unwrap_or_default();
+                exporter.checkpoint(line, u64::try_from(*number).unwrap_or(0), &hash, &mut out);
+            }
+            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+        }
+    }
+    if format == ExportFormat::Csv {
+        out.extend_from_slice(csv_header().as_bytes());
+    }
+    for StoredChain { id, from, head } in chains {
+        let mut from = from;
+        if let Some(time) = filter.from
+            && let Some(before) = tx.audit_before(&id, time).await?
+        {
+            from = Head { sequence: before.sequence(), link: before.link(), time_us: 0 };
+        }
+        exporter.chain(&id, from, head);
+        let mut after = from.sequence;
+        'chain: loop {
+            let page = tx.audit_range(&id, after, Page::of(Page::MAX)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.sequence();
+            for event in &page {
+                if filter.to.is_some_and(|to| event.time >= to) {
+                    break 'chain;
+                }
+                let payload = event.payload.as_deref();
+                let shown = filter.shows_all()
+                    || payload
+                        .and_then(|text| serde_json::from_str(text).ok())
+                        .is_some_and(|json| filter.shows(id.class, &json));
+                if format == ExportFormat::JsonLines {
+                    let stored = Stored {
+                        sequence: event.sequence(),
+                        time_us: micros(event.time),
+                        commitment: event.commitment(),
+                        link: event.link(),
+                        content: event.salt().zip(payload),
+                    };
+                    exporter.event(&stored, shown, &mut out);
+                } else if shown {
+                    let (writer, time) = (event.writer().to_string(), event.time.to_string());
+                    let row = Row {
+                        tenant: tenant.as_str(),
+                        class: id.class,
+                        writer: &writer,
+                        sequence: event.sequence(),
+                        time: &time,
+                        time_ms: micros(event.time) / 1000,
+                        payload,
+                    };
+                    let line = if format == ExportFormat::Csv { csv(&row) } else { cef(&row) };
+                    out.extend_from_slice(line.as_bytes());
+                }
+            }
+            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+        }
+        if !out.is_empty() {
+            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+        }
+    }
+    if format == ExportFormat::JsonLines {
+        exporter.finish(key, micros(store.now()), &mut out);
+    }
+    sink(out).await.map_err(ExportError::Sink)
+}

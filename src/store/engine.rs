@@ -1,0 +1,129 @@
+//! Connections to the two engines.
+//!
+//! PostgreSQL: a pool for transactions, and a small one for what holds a connection for long (notifications, locks).
+//! SQLite: one connection that writes and a pool that reads; write-ahead log, every commit synced (`synchronous=FULL`).
+
+use std::fmt;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
+
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+
+use super::{StoreError, StoreSettings};
+
+/// Connections for notifications and locks: a listener, a leader, and room for those of a process that hands over.
+const HELD: u32 = 8;
+
+/// How long another process may hold SQLite's lock, as two do while one hands over to the other.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// PostgreSQL 15 or later, shared by replicas.
+    Postgres,
+    /// SQLite in a file, for one process.
+    Sqlite,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "PostgreSQL",
+            Self::Sqlite => "SQLite",
+        })
+    }
+}
+
+pub(super) enum Pools {
+    Postgres(PostgresPools),
+    Sqlite(SqlitePools),
+}
+
+pub(super) struct PostgresPools {
+    pub(super) main: PgPool,
+    /// Connections that somebody keeps.
+    pub(super) held: PgPool,
+}
+
+pub(super) struct SqlitePools {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+}
+
+impl Pools {
+    pub(super) fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        match settings.engine() {
+            Engine::Postgres => postgres(settings).map(Self::Postgres),
+            Engine::Sqlite => sqlite(settings).map(Self::Sqlite),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Postgres(pools) => {
+                pools.held.close().await;
+                pools.main.close().await;
+            }
+            // The writer last: the one that closes last folds the log into the file.
+            Self::Sqlite(pools) => {
+                pools.readers.close().await;
+                pools.writer.close().await;
+            }
+        }
+    }
+}
+
+fn postgres(settings: &StoreSettings) -> Result<PostgresPools, StoreError> {
+    let options = settings.postgres()?;
+    let limit = format!("SET statement_timeout = {}", settings.statement_timeout.as_millis());
+    let main = PoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(settings.connect_timeout)
+        .after_connect(move |conn, _| {
+            let limit = limit.clone();
+            Box::pin(async move {
+                // Built from a number.
+                sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(conn).await.map(drop)
+            })
+        })
+        .connect_lazy_with(options.clone());
+    let held = PoolOptions::new()
+        .max_connections(HELD)
+        .acquire_timeout(settings.connect_timeout)
+        .idle_timeout(Duration::from_secs(60))
+        .connect_lazy_with(options);
+    Ok(PostgresPools { main, held })
+}
+
+fn sqlite(settings: &StoreSettings) -> Result<SqlitePools, StoreError> {
+    let path = settings.sqlite_path();
+    // Made here, so that nobody else can read it from the first byte on. One that is there is not even opened: closing it
+    // would release the locks that SQLite holds on it in this process, and another process could take the log away.
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(StoreError::io(format!("the database {}", path.display()), source)),
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY);
+    let writer = PoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(settings.connect_timeout.max(BUSY))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options.clone());
+    let readers = PoolOptions::new()
+        .max_connections(settings.readers)
+        .acquire_timeout(settings.connect_timeout)
+        // Refused by the engine rather than by convention: nothing but the one writer writes.
+        .connect_lazy_with(options.pragma("query_only", "ON"));
+    Ok(SqlitePools { writer, readers })
+}

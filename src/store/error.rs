@@ -1,0 +1,171 @@
+//! What can go wrong with the store, whose fault it is, and whether trying again is safe.
+
+use crate::base::envelope::EnvelopeError;
+
+/// Who has to do something about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever asked: the request cannot be met as it is.
+    Caller,
+    /// Whoever runs the gateway: settings, roles, keys, tables.
+    Operator,
+    /// The database, for now.
+    Store,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another transaction was in the way, and this one was undone.
+    #[error("the store is busy")]
+    Busy(#[source] sqlx::Error),
+    /// The connection was lost while committing: it may have happened or not.
+    #[error("the connection was lost while committing; whether it was done is unknown")]
+    CommitUnknown(#[source] sqlx::Error),
+    /// Somebody else changed it meanwhile.
+    #[error("expected revision {expected}, but it is {found}")]
+    Conflict {
+        /// What the caller had seen; 0 for nothing.
+        expected: i64,
+        /// What there is; 0 for nothing.
+        found: i64,
+    },
+    /// Anything else that the database says.
+    #[error("the database says: {0}")]
+    Database(#[source] sqlx::Error),
+    /// There is one already.
+    #[error("it exists already ({0})")]
+    Duplicate(String),
+    /// Something cannot be sealed or opened.
+    #[error("{what}: {source}")]
+    Envelope {
+        /// What it was.
+        what: String,
+        /// Why.
+        source: EnvelopeError,
+    },
+    /// A folder, file or command that the store needs cannot be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// What it was for.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    Missing(String),
+    /// The database refuses: rows of another tenant, an append-only table, a constraint.
+    #[error("refused by the database: {0}")]
+    Refused(String),
+    /// The application's role on PostgreSQL may too much or too little.
+    #[error("{0}")]
+    Roles(String),
+    /// The tables are of another version.
+    #[error("{0}")]
+    Schema(String),
+    /// The settings make no sense.
+    #[error("store: {0}")]
+    Settings(String),
+    /// It took longer than `store.statement_timeout`.
+    #[error("the statement was stopped after store.statement_timeout")]
+    Timeout(#[source] sqlx::Error),
+    /// The database cannot be reached.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Busy(_) | Self::CommitUnknown(_) | Self::Timeout(_) | Self::Unavailable(_) => Fault::Store,
+            Self::Conflict { .. } | Self::Duplicate(_) | Self::Missing(_) | Self::Refused(_) => Fault::Caller,
+            Self::Database(_)
+            | Self::Envelope { .. }
+            | Self::Io { .. }
+            | Self::Roles(_)
+            | Self::Schema(_)
+            | Self::Settings(_) => Fault::Operator,
+        }
+    }
+
+    /// Whether the same call may be made again: nothing was done, and time may help.
+    pub fn retry_is_safe(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Timeout(_) | Self::Unavailable(_))
+    }
+
+    /// The database went away in the middle of a commit.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        match Self::from(error) {
+            Self::Unavailable(error) => Self::CommitUnknown(error),
+            other => other,
+        }
+    }
+
+    pub(super) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+}
+
+/// SQLite's primary codes for "somebody else has the lock".
+const SQLITE_BUSY: [i32; 2] = [5, 6];
+/// SQLite's primary code for a constraint, with triggers among them.
+const SQLITE_CONSTRAINT: i32 = 19;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let sqlx::Error::Database(database) = &error else {
+            return match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::BeginFailed => Self::Unavailable(error),
+                sqlx::Error::RowNotFound => Self::Missing("such row".to_owned()),
+                other => Self::Database(other),
+            };
+        };
+        let code = database.code().unwrap_or_default().into_owned();
+        let message = database.message().to_owned();
+        if database.is_unique_violation() {
+            return Self::Duplicate(database.constraint().map_or(message, ToOwned::to_owned));
+        }
+        if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+            let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
+            return match primary {
+                code if SQLITE_BUSY.contains(&code) => Self::Busy(error),
+                SQLITE_CONSTRAINT => Self::Refused(message),
+                _ => Self::Database(error),
+            };
+        }
+        match code.as_str() {
+            // Serialization failure, deadlock, lock not available.
+            "40001" | "40P01" | "55P03" => Self::Busy(error),
+            "57014" => Self::Timeout(error),
+            // Insufficient privilege (row-level security, too), restrict (append-only tables), constraints.
+            "42501" | "23001" | "23502" | "23503" | "23514" => Self::Refused(message),
+            // Shutdown, crash, cannot connect now, too many connections; class 08: connection exceptions.
+            "57P01" | "57P02" | "57P03" | "53300" => Self::Unavailable(error),
+            code if code.starts_with("08") => Self::Unavailable(error),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_not_tried_again() {
+        let lost = || sqlx::Error::PoolTimedOut;
+        assert!(StoreError::from(lost()).retry_is_safe());
+        let unknown = StoreError::of_commit(lost());
+        assert!(matches!(unknown, StoreError::CommitUnknown(_)) && !unknown.retry_is_safe());
+        assert_eq!(StoreError::Conflict { expected: 1, found: 2 }.fault(), Fault::Caller);
+    }
+}

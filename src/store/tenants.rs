@@ -1,0 +1,85 @@
+//! Tenants as the platform knows them. What they are granted is in the platform document.
+
+use sqlx::FromRow;
+
+use super::tx::q;
+use super::{Page, Platform, StoreError, Time};
+use crate::base::TenantId;
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
+pub struct Tenant {
+    /// Its name: part of URLs, metrics and logs; never changes.
+    pub tenant: String,
+    /// What people call it.
+    pub display_name: String,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+}
+
+impl Platform<'_> {
+    /// Makes a tenant, or renames it for people.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_tenant(&self, tenant: &TenantId, display_name: &str) -> Result<Tenant, StoreError> {
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        let row = q!(
+            tx,
+            one as Tenant,
+            "INSERT INTO tenants (tenant, display_name, created_at, updated_at) VALUES ($1, $2, $3, $3)
+             ON CONFLICT (tenant) DO UPDATE SET display_name = excluded.display_name, updated_at = excluded.updated_at
+             RETURNING tenant, display_name, created_at, updated_at",
+            tenant.as_str(),
+            display_name,
+            now
+        )?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn find_tenant(&self, tenant: &TenantId) -> Result<Option<Tenant>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            optional as Tenant,
+            "SELECT tenant, display_name, created_at, updated_at FROM tenants WHERE tenant = $1",
+            tenant.as_str()
+        )
+    }
+
+    /// Tenants by name, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn tenants(&self, after: Option<&str>, page: Page) -> Result<Vec<Tenant>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            all as Tenant,
+            "SELECT tenant, display_name, created_at, updated_at FROM tenants WHERE tenant > $1 ORDER BY tenant LIMIT $2",
+            after.unwrap_or(""),
+            page.limit()
+        )
+    }
+
+    /// Forgets a tenant. Its revisions, audit and usage stay: they are history.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; the database.
+    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let removed = q!(tx, execute, "DELETE FROM tenants WHERE tenant = $1", tenant.as_str())?;
+        if removed == 0 {
+            return Err(StoreError::Missing(format!("tenant `{tenant}`")));
+        }
+        tx.commit().await
+    }
+}

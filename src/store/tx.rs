@@ -1,0 +1,285 @@
+//! Transactions, and the macro that runs one statement on either engine.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::{Postgres, Sqlite};
+
+use super::{Channel, Store, StoreError, Time};
+use crate::base::{Scope, TenantId};
+
+pub(super) enum Conn {
+    Postgres(sqlx::Transaction<'static, Postgres>),
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+/// An open transaction. Dropping it undoes everything.
+pub struct Tx {
+    conn: Conn,
+    store: Store,
+    notices: Vec<(Channel, String)>,
+}
+
+impl Tx {
+    pub(super) fn new(conn: Conn, store: Store) -> Self {
+        Self { conn, store, notices: Vec::new() }
+    }
+
+    pub(super) fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// The store that this is a transaction of.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The present, to the microsecond that the store keeps.
+    pub fn now(&self) -> Time {
+        self.store.now()
+    }
+
+    /// Tells whoever listens, if and when the transaction commits.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn notify(&mut self, channel: Channel, payload: &str) -> Result<(), StoreError> {
+        match &mut self.conn {
+            Conn::Postgres(conn) => {
+                sqlx::query("SELECT pg_notify($1, $2)")
+                    .bind(channel.name())
+                    .bind(payload)
+                    .execute(&mut **conn)
+                    .await?;
+            }
+            Conn::Sqlite(_) => self.notices.push((channel, payload.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Makes everything permanent.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitUnknown`] if the connection was lost meanwhile; otherwise nothing was done.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self.conn {
+            Conn::Postgres(conn) => conn.commit().await,
+            Conn::Sqlite(conn) => conn.commit().await,
+        }
+        .map_err(StoreError::of_commit)?;
+        for (channel, payload) in self.notices {
+            self.store.announce(channel, payload);
+        }
+        Ok(())
+    }
+
+    pub(super) fn timed(&self, statement: &'static str, took: Duration, ok: bool) {
+        self.store.record(statement, took, ok);
+    }
+}
+
+/// A transaction that sees one tenant's rows.
+pub struct TenantTx {
+    tx: Tx,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    pub(super) fn new(tx: Tx, tenant: TenantId) -> Self {
+        Self { tx, tenant }
+    }
+
+    /// Whose.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Makes everything permanent.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`].
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await
+    }
+}
+
+/// A transaction that sees every tenant's rows.
+pub struct PlatformTx(pub(super) Tx);
+
+impl PlatformTx {
+    /// Makes everything permanent.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`].
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await
+    }
+}
+
+impl Deref for TenantTx {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl DerefMut for TenantTx {
+    fn deref_mut(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+}
+
+impl Deref for PlatformTx {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        &self.0
+    }
+}
+
+impl DerefMut for PlatformTx {
+    fn deref_mut(&mut self) -> &mut Tx {
+        &mut self.0
+    }
+}
+
+/// One tenant's part of the store. The only way to a transaction on tenant tables besides [`Platform`].
+///
+/// There is no such scope without a tenant:
+/// ```compile_fail
+/// # async fn f(store: tollgate::store::Store) {
+/// store.tenant().begin().await;
+/// # }
+/// ```
+/// nor a transaction without a scope:
+/// ```compile_fail
+/// # async fn f(store: tollgate::store::Store) {
+/// store.begin().await;
+/// # }
+/// ```
+/// while this is one:
+/// ```no_run
+/// # async fn f(store: tollgate::store::Store) {
+/// let _ = store.tenant(&tollgate::base::TenantId::new("acme")).begin().await;
+/// # }
+/// ```
+#[derive(Clone, Copy)]
+pub struct TenantScope<'a> {
+    store: &'a Store,
+    tenant: &'a TenantId,
+}
+
+impl<'a> TenantScope<'a> {
+    pub(super) fn new(store: &'a Store, tenant: &'a TenantId) -> Self {
+        Self { store, tenant }
+    }
+
+    /// Whose.
+    pub fn tenant(&self) -> &'a TenantId {
+        self.tenant
+    }
+
+    /// The store.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// A transaction that reads and writes.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or the roles are not as they should be.
+    pub async fn begin(&self) -> Result<TenantTx, StoreError> {
+        let tx = self.store.begin(&Scope::Tenant(self.tenant.clone()), Access::Write).await?;
+        Ok(TenantTx::new(tx, self.tenant.clone()))
+    }
+
+    /// A transaction that only reads, and sees one state of everything.
+    ///
+    /// # Errors
+    /// As [`TenantScope::begin`].
+    pub async fn read(&self) -> Result<TenantTx, StoreError> {
+        let tx = self.store.begin(&Scope::Tenant(self.tenant.clone()), Access::Read).await?;
+        Ok(TenantTx::new(tx, self.tenant.clone()))
+    }
+}
+
+/// The whole store, across tenants: for the platform's own work, never on behalf of a tenant.
+#[derive(Clone, Copy)]
+pub struct Platform<'a>(pub(super) &'a Store);
+
+impl<'a> Platform<'a> {
+    /// The store.
+    pub fn store(&self) -> &'a Store {
+        self.0
+    }
+
+    /// A transaction that reads and writes.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or the roles are not as they should be.
+    pub async fn begin(&self) -> Result<PlatformTx, StoreError> {
+        self.0.begin(&Scope::Platform, Access::Write).await.map(PlatformTx)
+    }
+
+    /// A transaction that only reads, and sees one state of everything.
+    ///
+    /// # Errors
+    /// As [`Platform::begin`].
+    pub async fn read(&self) -> Result<PlatformTx, StoreError> {
+        self.0.begin(&Scope::Platform, Access::Read).await.map(PlatformTx)
+    }
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Runs one statement in a transaction: `q!(tx, HOW, SQL, BINDS…)`.
+///
+/// `HOW` is `execute` (rows affected), `one as T`, `optional as T`, `all as T` (`T: FromRow`), or `scalar as T`,
+/// `scalar_optional as T`, `scalar_all as T` (first column). `SQL` is one text for both engines, or twins:
+/// `pg "…", lite "…"`. Parameters are `$1`, `$2`, … on both. Binds are evaluated once.
+macro_rules! q {
+    ($tx:expr, $how:ident $(as $t:ty)?, pg $pg:expr, lite $lite:expr $(, $bind:expr)* $(,)?) => {{
+        let started = std::time::Instant::now();
+        let done = match $tx.conn() {
+            $crate::store::tx::Conn::Postgres(conn) => {
+                $crate::store::tx::q!(@ $how sqlx::Postgres, [$($t)?], conn, $pg, [$($bind),*])
+            }
+            $crate::store::tx::Conn::Sqlite(conn) => {
+                $crate::store::tx::q!(@ $how sqlx::Sqlite, [$($t)?], conn, $lite, [$($bind),*])
+            }
+        };
+        $tx.timed($pg, started.elapsed(), done.is_ok());
+        done.map_err($crate::store::StoreError::from)
+    }};
+    ($tx:expr, $how:ident $(as $t:ty)?, $sql:expr $(, $bind:expr)* $(,)?) => {
+        $crate::store::tx::q!($tx, $how $(as $t)?, pg $sql, lite $sql $(, $bind)*)
+    };
+    (@ execute $db:ty, [], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query::<$db>($sql)$(.bind($bind))*.execute(&mut **$conn).await.map(|done| done.rows_affected())
+    };
+    (@ one $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_as::<$db, $t>($sql)$(.bind($bind))*.fetch_one(&mut **$conn).await
+    };
+    (@ optional $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_as::<$db, $t>($sql)$(.bind($bind))*.fetch_optional(&mut **$conn).await
+    };
+    (@ all $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_as::<$db, $t>($sql)$(.bind($bind))*.fetch_all(&mut **$conn).await
+    };
+    (@ scalar $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_scalar::<$db, $t>($sql)$(.bind($bind))*.fetch_one(&mut **$conn).await
+    };
+    (@ scalar_optional $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_scalar::<$db, $t>($sql)$(.bind($bind))*.fetch_optional(&mut **$conn).await
+    };
+    (@ scalar_all $db:ty, [$t:ty], $conn:ident, $sql:expr, [$($bind:expr),*]) => {
+        sqlx::query_scalar::<$db, $t>($sql)$(.bind($bind))*.fetch_all(&mut **$conn).await
+    };
+}
+pub(crate) use q;

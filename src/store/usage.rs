@@ -1,0 +1,450 @@
+//! Usage in the store: minutes from the drainer, hours and days made of them, series and the most active.
+//!
+//! A minute has a row for each writer, and only that writer's drainer writes it, so replicas never wait for each other.
+//! An hour whose minutes changed is noted as dirty in the same transaction; the leader makes it and its day anew from what
+//! they consist of, so that doing it twice, or half and again, gives the same.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::FromRow;
+use sqlx::types::Uuid;
+
+use super::audit::signed;
+use super::tx::q;
+use super::{Platform, StoreError, TenantScope, Time, Tx};
+use crate::audit::usage::{Cell, Key, Sketch};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Dirty hours that one round takes.
+const ROUND: i64 = 64;
+/// Rows of sketches that one series reads at most.
+const MAX_SKETCHES: i64 = 100_000;
+
+/// Length of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grain {
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day, in UTC.
+    Day,
+}
+
+/// What usage is added up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageBy {
+    /// The caller.
+    Principal,
+    /// The route.
+    Route,
+    /// The server.
+    Server,
+    /// The tool.
+    Tool,
+}
+
+/// Whose usage is asked for. Fields that are `None` let everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UsageFilter {
+    /// The caller.
+    pub principal: Option<String>,
+    /// The route.
+    pub route: Option<String>,
+    /// The server.
+    pub server: Option<String>,
+    /// The tool.
+    pub tool: Option<String>,
+}
+
+/// Usage of one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
+pub struct UsagePoint {
+    /// When the interval begins.
+    pub at: Time,
+    /// Requests.
+    pub calls: i64,
+    /// Requests that did not end well.
+    pub errors: i64,
+    /// Bytes of request bodies.
+    pub bytes_in: i64,
+    /// Bytes of response bodies.
+    pub bytes_out: i64,
+}
+
+/// Usage of one caller, route, server or tool.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
+pub struct UsageTop {
+    /// Its name; empty if there was none.
+    pub name: String,
+    /// Requests.
+    pub calls: i64,
+    /// Requests that did not end well.
+    pub errors: i64,
+    /// Bytes of request bodies.
+    pub bytes_in: i64,
+    /// Bytes of response bodies.
+    pub bytes_out: i64,
+}
+
+#[derive(FromRow)]
+struct Row {
+    principal: String,
+    route: String,
+    server: String,
+    tool: String,
+    calls: i64,
+    errors: i64,
+    bytes_in: i64,
+    bytes_out: i64,
+    sketch: Vec<u8>,
+}
+
+type Name = (String, String, String, String);
+
+impl Row {
+    fn into_cell(self) -> (Name, Cell) {
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        let cell = Cell {
+            calls: count(self.calls),
+            errors: count(self.errors),
+            bytes_in: count(self.bytes_in),
+            bytes_out: count(self.bytes_out),
+            // A damaged sketch loses latencies, never counts.
+            sketch: Sketch::from_bytes(&self.sketch).unwrap_or_default(),
+        };
+        ((self.principal, self.route, self.server, self.tool), cell)
+    }
+}
+
+impl Tx {
+    /// Adds to minutes, and notes their hours as dirty.
+    pub(super) async fn write_usage(
+        &mut self,
+        writer: Uuid,
+        usage: &[(Key, Cell)],
+    ) -> Result<(), StoreError> {
+        let mut hours: Vec<(&str, Time)> = Vec::new();
+        for (key, cell) in usage {
+            let at = Time::from_micros(signed(key.minute_us));
+            let stored = q!(
+                self,
+                scalar_optional as Vec<u8>,
+                "SELECT sketch FROM usage_minute WHERE tenant = $1 AND at = $2 AND principal = $3 AND route = $4
+                    AND server = $5 AND tool = $6 AND writer = $7",
+                &*key.tenant,
+                at,
+                &*key.principal,
+                &*key.route,
+                &*key.server,
+                &*key.tool,
+                writer
+            )?;
+            let mut sketch = cell.sketch.clone();
+            if let Some(before) = stored.as_deref().and_then(Sketch::from_bytes) {
+                sketch.merge(&before);
+            }
+            q!(
+                self,
+                execute,
+                "INSERT INTO usage_minute AS u
+                        (tenant, at, principal, route, server, tool, writer, calls, errors, bytes_in, bytes_out, sketch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                 ON CONFLICT (tenant, at, principal, route, server, tool, writer) DO UPDATE
+                    SET calls = u.calls + excluded.calls, errors = u.errors + excluded.errors,
+                        bytes_in = u.bytes_in + excluded.bytes_in, bytes_out = u.bytes_out + excluded.bytes_out,
+                        sketch = excluded.sketch",
+                &*key.tenant,
+                at,
+                &*key.principal,
+                &*key.route,
+                &*key.server,
+                &*key.tool,
+                writer,
+                signed(cell.calls),
+                signed(cell.errors),
+                signed(cell.bytes_in),
+                signed(cell.bytes_out),
+                sketch.to_bytes()
+            )?;
+            let hour = (key.tenant.as_str(), at.floor(HOUR));
+            if !hours.contains(&hour) {
+                hours.push(hour);
+            }
+        }
+        hours.sort_unstable();
+        for (tenant, hour) in hours {
+            // An update, to hold the row: a roll-up must not take the note away before these minutes can be seen.
+            q!(
+                self,
+                execute,
+                "INSERT INTO usage_dirty (tenant, hour) VALUES ($1, $2) ON CONFLICT (tenant, hour) DO UPDATE SET hour = excluded.hour",
+                tenant,
+                hour
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn roll_hour(&mut self, tenant: &str, hour: Time) -> Result<(), StoreError> {
+        // Whoever drains into this hour now waits, or has been seen.
+        q!(self, execute, "DELETE FROM usage_dirty WHERE tenant = $1 AND hour = $2", tenant, hour)?;
+        let minutes = q!(
+            self,
+            all as Row,
+            "SELECT principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch FROM usage_minute
+              WHERE tenant = $1 AND at >= $2 AND at < $3",
+            tenant,
+            hour,
+            hour.plus(HOUR)
+        )?;
+        q!(self, execute, "DELETE FROM usage_hour WHERE tenant = $1 AND at = $2", tenant, hour)?;
+        for ((principal, route, server, tool), cell) in merged(minutes) {
+            q!(
+                self,
+                execute,
+                "INSERT INTO usage_hour (tenant, at, principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                tenant,
+                hour,
+                &*principal,
+                &*route,
+                &*server,
+                &*tool,
+                signed(cell.calls),
+                signed(cell.errors),
+                signed(cell.bytes_in),
+                signed(cell.bytes_out),
+                cell.sketch.to_bytes()
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn roll_day(&mut self, tenant: &str, day: Time) -> Result<(), StoreError> {
+        let hours = q!(
+            self,
+            all as Row,
+            "SELECT principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch FROM usage_hour
+              WHERE tenant = $1 AND at >= $2 AND at < $3",
+            tenant,
+            day,
+            day.plus(DAY)
+        )?;
+        q!(self, execute, "DELETE FROM usage_day WHERE tenant = $1 AND at = $2", tenant, day)?;
+        for ((principal, route, server, tool), cell) in merged(hours) {
+            q!(
+                self,
+                execute,
+                "INSERT INTO usage_day (tenant, at, principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                tenant,
+                day,
+                &*principal,
+                &*route,
+                &*server,
+                &*tool,
+                signed(cell.calls),
+                signed(cell.errors),
+                signed(cell.bytes_in),
+                signed(cell.bytes_out),
+                cell.sketch.to_bytes()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn merged(rows: Vec<Row>) -> BTreeMap<Name, Cell> {
+    let mut cells: BTreeMap<Name, Cell> = BTreeMap::new();
+    for (name, cell) in rows.into_iter().map(Row::into_cell) {
+        cells.entry(name).or_default().merge(&cell);
+    }
+    cells
+}
+
+impl Platform<'_> {
+    /// Makes hours and days anew whose minutes changed. For the leader. Returns how many hours; call it again while that is not 0.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn usage_roll_up(&self) -> Result<usize, StoreError> {
+        let dirty = {
+            let mut tx = self.read().await?;
+            q!(
+                tx,
+                all as (String, Time),
+                "SELECT tenant, hour FROM usage_dirty ORDER BY tenant, hour LIMIT $1",
+                ROUND
+            )?
+        };
+        for (tenant, hour) in &dirty {
+            let mut tx = self.begin().await?;
+            tx.roll_hour(tenant, *hour).await?;
+            tx.roll_day(tenant, hour.floor(DAY)).await?;
+            tx.commit().await?;
+        }
+        Ok(dirty.len())
+    }
+
+    /// Forgets minutes before a time, but none of an hour that has not been made yet. Returns how many rows.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn usage_forget_minutes(&self, before: Time) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let before = before.floor(HOUR);
+        let gone = q!(
+            tx,
+            execute,
+            "DELETE FROM usage_minute WHERE at < $1 AND NOT EXISTS (
+                 SELECT 1 FROM usage_dirty d WHERE d.tenant = usage_minute.tenant AND d.hour < $1)",
+            before
+        )?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+}
+
+macro_rules! series {
+    ($tx:ident, $table:literal, $($bind:expr),*) => {
+        q!(
+            $tx,
+            all as UsagePoint,
+            concat!(
+                "SELECT at, CAST(sum(calls) AS BIGINT) AS calls, CAST(sum(errors) AS BIGINT) AS errors,
+                        CAST(sum(bytes_in) AS BIGINT) AS bytes_in, CAST(sum(bytes_out) AS BIGINT) AS bytes_out
+                   FROM ", $table,
+                " WHERE tenant = $1 AND at >= $2 AND at < $3 AND ($4 IS NULL OR principal = $4)
+                    AND ($5 IS NULL OR route = $5) AND ($6 IS NULL OR server = $6) AND ($7 IS NULL OR tool = $7)
+                  GROUP BY at ORDER BY at"
+            ),
+            $($bind),*
+        )
+    };
+}
+
+macro_rules! sketches {
+    ($tx:ident, $table:literal, $($bind:expr),*) => {
+        q!(
+            $tx,
+            scalar_all as Vec<u8>,
+            concat!(
+                "SELECT sketch FROM ", $table,
+                " WHERE tenant = $1 AND at >= $2 AND at < $3 AND ($4 IS NULL OR principal = $4)
+                    AND ($5 IS NULL OR route = $5) AND ($6 IS NULL OR server = $6) AND ($7 IS NULL OR tool = $7)
+                  LIMIT $8"
+            ),
+            $($bind),*
+        )
+    };
+}
+
+macro_rules! top {
+    ($tx:ident, $table:literal, $column:literal, $($bind:expr),*) => {
+        q!(
+            $tx,
+            all as UsageTop,
+            concat!(
+                "SELECT ", $column, " AS name, CAST(sum(calls) AS BIGINT) AS calls, CAST(sum(errors) AS BIGINT) AS errors,
+                        CAST(sum(bytes_in) AS BIGINT) AS bytes_in, CAST(sum(bytes_out) AS BIGINT) AS bytes_out
+                   FROM ", $table,
+                " WHERE tenant = $1 AND at >= $2 AND at < $3
+                  GROUP BY ", $column, " ORDER BY 2 DESC, 1 LIMIT $4"
+            ),
+            $($bind),*
+        )
+    };
+}
+
+impl TenantScope<'_> {
+    /// Usage of each interval that has any, in the order of time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn usage_series(
+        &self,
+        grain: Grain,
+        from: Time,
+        to: Time,
+        filter: &UsageFilter,
+    ) -> Result<Vec<UsagePoint>, StoreError> {
+        let mut tx = self.read().await?;
+        let tenant = self.tenant().as_str();
+        let UsageFilter { principal, route, server, tool } = filter;
+        let (principal, route, server, tool) =
+            (principal.as_deref(), route.as_deref(), server.as_deref(), tool.as_deref());
+        match grain {
+            Grain::Minute => series!(tx, "usage_minute", tenant, from, to, principal, route, server, tool),
+            Grain::Hour => series!(tx, "usage_hour", tenant, from, to, principal, route, server, tool),
+            Grain::Day => series!(tx, "usage_day", tenant, from, to, principal, route, server, tool),
+        }
+    }
+
+    /// Durations of everything in a time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn usage_latency(
+        &self,
+        grain: Grain,
+        from: Time,
+        to: Time,
+        filter: &UsageFilter,
+    ) -> Result<Sketch, StoreError> {
+        let mut tx = self.read().await?;
+        let tenant = self.tenant().as_str();
+        let UsageFilter { principal, route, server, tool } = filter;
+        let (principal, route, server, tool) =
+            (principal.as_deref(), route.as_deref(), server.as_deref(), tool.as_deref());
+        let max = MAX_SKETCHES;
+        let rows = match grain {
+            Grain::Minute => {
+                sketches!(tx, "usage_minute", tenant, from, to, principal, route, server, tool, max)
+            }
+            Grain::Hour => sketches!(tx, "usage_hour", tenant, from, to, principal, route, server, tool, max),
+            Grain::Day => sketches!(tx, "usage_day", tenant, from, to, principal, route, server, tool, max),
+        }?;
+        let mut all = Sketch::new();
+        for sketch in rows.iter().filter_map(|bytes| Sketch::from_bytes(bytes)) {
+            all.merge(&sketch);
+        }
+        Ok(all)
+    }
+
+    /// Those with the most calls in a time.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn usage_top(
+        &self,
+        grain: Grain,
+        by: UsageBy,
+        from: Time,
+        to: Time,
+        limit: u32,
+    ) -> Result<Vec<UsageTop>, StoreError> {
+        let mut tx = self.read().await?;
+        let tenant = self.tenant().as_str();
+        let n = i64::from(limit);
+        match (grain, by) {
+            (Grain::Minute, UsageBy::Principal) => top!(tx, "usage_minute", "principal", tenant, from, to, n),
+            (Grain::Minute, UsageBy::Route) => top!(tx, "usage_minute", "route", tenant, from, to, n),
+            (Grain::Minute, UsageBy::Server) => top!(tx, "usage_minute", "server", tenant, from, to, n),
+            (Grain::Minute, UsageBy::Tool) => top!(tx, "usage_minute", "tool", tenant, from, to, n),
+            (Grain::Hour, UsageBy::Principal) => top!(tx, "usage_hour", "principal", tenant, from, to, n),
+            (Grain::Hour, UsageBy::Route) => top!(tx, "usage_hour", "route", tenant, from, to, n),
+            (Grain::Hour, UsageBy::Server) => top!(tx, "usage_hour", "server", tenant, from, to, n),
+            (Grain::Hour, UsageBy::Tool) => top!(tx, "usage_hour", "tool", tenant, from, to, n),
+            (Grain::Day, UsageBy::Principal) => top!(tx, "usage_day", "principal", tenant, from, to, n),
+            (Grain::Day, UsageBy::Route) => top!(tx, "usage_day", "route", tenant, from, to, n),
+            (Grain::Day, UsageBy::Server) => top!(tx, "usage_day", "server", tenant, from, to, n),
+            (Grain::Day, UsageBy::Tool) => top!(tx, "usage_day", "tool", tenant, from, to, n),
+        }
+    }
+}
