@@ -85,6 +85,10 @@ bench: build-load ## Compare with a bare Pingora pass-through: CPU, latency, mem
 bench-engines: bootstrap ## Time the engines one by one (criterion)
 	$(CARGO) bench --locked $(ARGS)
 
+.PHONY: prove-control-embedded
+prove-control-embedded: bootstrap ## kill -9 of a process that writes to SQLite, 100 times: nothing acknowledged is lost
+	TOLLGATE_KILLS=100 $(CARGO) test --locked --test it store::kill -- --nocapture
+
 .PHONY: prove-dataplane-cpu
 prove-dataplane-cpu: build-load ## The same as bench, and fail when a figure misses its target
 	$(LOAD) bench --enforce $(ARGS)

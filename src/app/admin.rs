@@ -15,6 +15,7 @@ use crate::control::{
 };
 use crate::gateway::{ConnectionCounts, Phase};
 use crate::mcp::session::Sessions;
+use crate::snapshot::TenantSnapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream;
 
@@ -149,13 +150,16 @@ impl ControlState for Admin {
     }
 
     fn revisions(&self) -> Vec<Revision> {
-        vec![Revision {
-            tenant: TenantId::default().to_string(),
-            revision: self.reloader.snapshot().generation,
+        let snapshot = self.reloader.snapshot();
+        let since = self.reloader.status().0;
+        let revision = |tenant: &Arc<TenantSnapshot>| Revision {
+            tenant: tenant.tenant.to_string(),
+            revision: tenant.revision,
             source: "file",
-            since: self.reloader.status().0,
+            since,
             last_reload: self.last_reload(),
-        }]
+        };
+        snapshot.tenants().map(revision).collect()
     }
 }
 

@@ -61,9 +61,6 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The pepper of API keys is too short to be one.
-    #[error("identity.api_keys.pepper: needs at least 16 bytes")]
-    Pepper,
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -45,13 +45,14 @@ pub fn check(options: &Options) -> Checked {
     };
     match compile(&loader, &document) {
         Ok(_) => {
-            let model = document.document();
+            let all = || std::iter::once(&document).chain(document.tenants().iter().map(|tenant| &**tenant));
+            let of = |count: fn(&model::Document) -> usize| all().map(|one| count(one.document())).sum();
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
             let summary = format!(
                 "ok: {}, {}, {} (revision {})",
-                count(model.routes.len(), "route"),
-                count(model.servers.len(), "server"),
-                count(model.policies.len(), "polic")
+                count(of(|m| m.routes.len()), "route"),
+                count(of(|m| m.servers.len()), "server"),
+                count(of(|m| m.policies.len()), "polic")
                     .replace("polics", "policies")
                     .replace("1 polic", "1 policy"),
                 document.revision()
@@ -77,9 +78,7 @@ pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
 
 fn compile(loader: &Loader, document: &Validated) -> Result<Snapshot, Vec<CompileError>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let state = crate::app::state::state(document.document(), &Clock::default()).map_err(|e| {
-        vec![CompileError { path: "identity.api_keys.pepper".to_owned(), message: e.to_string() }]
-    })?;
+    let state = crate::app::state::state(document.document(), &Clock::default());
     let listeners = &document.document().listeners;
     let address: SocketAddr = listeners.mcp.address.get();
     let origin = document.public_origin(address);

@@ -70,7 +70,7 @@ impl Process {
         make_data_dir(&document.document().data_dir)?;
 
         let runtimes = Runtimes::start(&document.document().runtime)?;
-        let state = state::state(document.document(), &clock)?;
+        let state = state::state(document.document(), &clock);
         // Sockets before anything is announced.
         let sockets = Sockets::open(&document, options.inherited)?;
         let origin = document.public_origin(sockets.mcp_address);

@@ -13,7 +13,7 @@ use crate::app::certificates::Certificates;
 use crate::app::options::{Document, Environment};
 use crate::base::Clock;
 use crate::config::{self, Hooks, Loaded, MAX_DOCUMENT, SystemSources, Validated, model};
-use crate::snapshot::{MAX_FILE, Snapshot, SnapshotCell, State};
+use crate::snapshot::{CompileError, MAX_FILE, Snapshot, SnapshotCell, State};
 use crate::source::FileWatch;
 use crate::telemetry::ReloadOutcome;
 
@@ -101,14 +101,13 @@ pub fn hooks() -> Hooks<'static> {
 
 /// Sections that differ and that a running process does not take up.
 fn read_at_start(old: &model::Document, new: &model::Document) -> Vec<&'static str> {
-    let pepper = |d: &model::Document| d.identity.api_keys.as_ref().and_then(|keys| keys.pepper.clone());
     let sections = [
         ("data_dir", old.data_dir != new.data_dir),
-        ("identity.api_keys.pepper", pepper(old) != pepper(new)),
         ("identity.failed_attempts", old.identity.failed_attempts != new.identity.failed_attempts),
         ("listeners", old.listeners != new.listeners),
         ("runtime", old.runtime != new.runtime),
         ("sessions", old.sessions != new.sessions),
+        ("source", old.source != new.source),
         ("shutdown", old.shutdown != new.shutdown),
         ("telemetry", old.telemetry != new.telemetry),
     ];
@@ -225,12 +224,13 @@ impl Reloader {
         }
         let read = self.loader.files();
         let broken = self.certificates.reload(&*read);
-        let compiled = match crate::snapshot::compile(&document, &self.origin, &self.state, &*read) {
+        let serving = self.cell.load();
+        let text =
+            |errors: Vec<CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let compiled = crate::snapshot::recompile(&serving, &document, &self.origin, &self.state, &*read);
+        let (compiled, kept) = match compiled {
             Ok(compiled) => compiled,
-            Err(errors) => {
-                let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                return (ReloadOutcome::Rejected, Some(text.join("; ")));
-            }
+            Err(errors) => return (ReloadOutcome::Rejected, Some(text(errors))),
         };
         files.extend(compiled.files);
         current.files = files;
@@ -255,6 +255,10 @@ impl Reloader {
         self.cell.publish(compiled.snapshot);
         current.document = document;
         current.since = self.clock.unix_ms();
+        if !kept.is_empty() {
+            // These tenants serve what they had; everybody else serves what the document says.
+            return (ReloadOutcome::Rejected, Some(text(kept)));
+        }
         (if unchanged { ReloadOutcome::Unchanged } else { ReloadOutcome::Applied }, None)
     }
 

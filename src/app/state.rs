@@ -4,29 +4,28 @@ use std::sync::Arc;
 
 use crate::app::StartError;
 use crate::app::runtimes::Runtimes;
-use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore, KeyPepper, KeyStore, Revocations};
-use crate::base::{Clock, Secret, TenantId};
+use crate::auth::{AuthState, CacheBounds, FailureBounds, JwksStore};
+use crate::base::Clock;
 use crate::config::model;
-use crate::snapshot::State;
+use crate::snapshot::{Identities, State};
 use crate::store::{Environment, Store, StoreSettings};
 use crate::telemetry::{ACCESS_LOG_CAPACITY, AccessLog, Caps, Metrics, Output, Telemetry, Tracer, trace};
 use crate::upstream::Upstreams;
 
 /// Empty registries.
-pub(super) fn state(model: &model::Document, clock: &Clock) -> Result<State, StartError> {
-    Ok(State {
+pub(super) fn state(model: &model::Document, clock: &Clock) -> State {
+    State {
         upstreams: Arc::new(Upstreams::new(clock.clone())),
         metrics: Metrics::new(caps(&model.telemetry.metrics), clock.clone(), env!("CARGO_PKG_VERSION")),
         jwks: Arc::new(JwksStore::new(clock.clone())),
-        api_keys: Arc::new(KeyStore::new(TenantId::default(), pepper(&model.identity)?)),
-        revocations: Arc::new(Revocations::new()),
+        identities: Arc::new(Identities::new(false)),
         auth: AuthState::new(
             CacheBounds::default(),
             failures(&model.identity.failed_attempts),
             clock.clone(),
         ),
         clock: clock.clone(),
-    })
+    }
 }
 
 fn caps(model: &model::MetricsCaps) -> Caps {
@@ -45,15 +44,6 @@ fn failures(failed: &model::FailedAttempts) -> FailureBounds {
         forget_one: failed.rate.per() / u32::try_from(failed.rate.count().max(1)).unwrap_or(u32::MAX),
         ..FailureBounds::default()
     }
-}
-
-/// The secret mixed into the hashes of API keys.
-fn pepper(identity: &model::Identity) -> Result<Option<KeyPepper>, StartError> {
-    let Some(text) = identity.api_keys.as_ref().and_then(|keys| keys.pepper.as_ref()) else {
-        return Ok(None);
-    };
-    let secret = Secret::new(text.expose().as_bytes().to_vec());
-    KeyPepper::new(&secret).map(Some).ok_or(StartError::Pepper)
 }
 
 /// Access log and traces.

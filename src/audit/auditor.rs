@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::segment::Position;
-use super::spool::{Credit, Durability, Full, OnFull, Spool};
+use super::settings::{Durability, Full, OnFull};
+use super::spool::{Credit, Spool};
 
 /// How long a request may wait for a segment that is being made.
 const PATIENCE: Duration = Duration::from_millis(500);

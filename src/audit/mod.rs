@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `event` | the record and its binary form |
 //! | `auditor` | what the planes hold |
-//! | `spool`, `segment`, `leftover` | the files, and those of earlier runs |
+//! | `spool`, `segment`, `settings`, `leftover` | the files, and those of earlier runs |
 //! | `payload` | canonical JSON |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
@@ -32,6 +32,7 @@ mod key;
 mod leftover;
 mod payload;
 mod segment;
+mod settings;
 mod spool;
 mod statement;
 mod table;
@@ -46,7 +47,8 @@ pub use key::{AuditKey, KeyError, PublicKey};
 pub use leftover::{Leftover, leftovers, size_of};
 pub use payload::render;
 pub use segment::{Position, WriterId};
-pub use spool::{Credit, Durability, Full, OnFull, Settings, Spool, SpoolError};
+pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
+pub use spool::{Credit, Spool};
 pub use statement::{
     ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
 };

@@ -43,7 +43,7 @@ fn records_come_out_in_order_over_many_segments_and_files_go_with_release() {
     let (mut written, mut seen) = (0u32, 0u32);
     for _ in 0..60 {
         for _ in 0..50 {
-            let mut record = vec![0; 3000];
+            let mut record = [0; 3000];
             record[..4].copy_from_slice(&written.to_le_bytes());
             eventually("room", || spool.append(&record, None).is_ok());
             written += 1;

@@ -125,7 +125,7 @@ impl Mapped {
     pub fn open(path: &Path, seed: impl FnOnce(&[u8]) -> u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let size = file.metadata()?.len().saturating_sub(HEADER as u64);
-        if size == 0 || size % HEADER as u64 != 0 || size >= u64::from(u32::MAX) {
+        if size == 0 || !size.is_multiple_of(HEADER as u64) || size >= u64::from(u32::MAX) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the length of a segment"));
         }
         let mut mapped = Self::map(file, size, 0)?;
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn a_payload_that_looks_like_a_record_is_not_taken_for_one() {
         let (_dir, path, mapped) = make();
-        let mut fake = vec![0; 64];
+        let mut fake = [0; 64];
         fake[..8].copy_from_slice(&(MAGIC | COMMITTED | 8).to_le_bytes());
         fake[8..16].copy_from_slice(&checksum(0, 16, &[0; 8]).to_le_bytes());
         let at = mapped.append(&fake).unwrap();

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod envelope;
 pub mod glob;
+pub mod guard;
 pub mod id;
 pub mod mapped;
 pub mod net;

@@ -17,6 +17,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Verify, export and sign what the audit recorded.
     Audit(AuditArgs),
+    /// Write everything in the store into one file that either database engine can be restored from.
+    Backup(BackupArgs),
     /// Check a configuration and print everything that is wrong with it.
     Check(CheckArgs),
     /// Say which rule, limits and targets would apply to a request, and why.
@@ -27,8 +29,12 @@ pub(super) enum Command {
     Keys(KeysArgs),
     /// Bring the tables of the store up to date, undo that, or show where they are.
     Migrate(MigrateArgs),
+    /// Put a backup into an empty store.
+    Restore(RestoreArgs),
     /// Print the JSON Schema of the configuration, or another page that is generated from the program.
     Schema(SchemaArgs),
+    /// Set, list and remove secrets in the store; rotate the key they are encrypted with.
+    Secrets(SecretsArgs),
     /// Run the gateway. Without --config: an embedded default on 127.0.0.1 with a demo MCP server behind it.
     Serve(ServeArgs),
     /// Replace the running gateway without refusing a connection: takes its listening sockets over, then it drains.
@@ -88,7 +94,7 @@ pub(super) enum Output {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
-    /// Name of the route.
+    /// Name of the route; `<tenant>/<route>` for those of tenants.
     pub(super) route: String,
     /// Configuration file. Without it: the embedded default.
     #[arg(long, short, env = "TOLLGATE_CONFIG")]
@@ -254,5 +260,55 @@ pub(super) enum AuditCommand {
         /// A checkpoint that was kept elsewhere: finds a store that was rolled back.
         #[arg(long, value_name = "FILE")]
         since: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct BackupArgs {
+    /// Where to write it.
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreArgs {
+    /// A file that `tollgate backup` wrote.
+    pub(super) file: PathBuf,
+    /// Remove everything that is in the store first.
+    #[arg(long)]
+    pub(super) erase: bool,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SecretsArgs {
+    #[command(subcommand)]
+    pub(super) command: SecretsCommand,
+    /// Whose secrets.
+    #[arg(long, default_value = "default", global = true)]
+    pub(super) tenant: String,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretsCommand {
+    /// Show names and versions, never values.
+    List,
+    /// Forget a secret.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Move every value to the newest master key, as after adding one by hand.
+    Rewrap,
+    /// Make a new master key in the key file, and move every value to it.
+    Rotate,
+    /// Set a secret to what is on standard input, without the line break at its end.
+    Set {
+        /// Its name, as in `${secret:name}`.
+        name: String,
     },
 }

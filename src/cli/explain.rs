@@ -18,11 +18,16 @@ pub(super) fn run(args: &ExplainArgs) -> Result<bool, String> {
     };
     let compiled = app::compile_only(&Options { env: Arc::new(env), ..Options::new(document) })?;
     let routes = compiled.routes();
-    let route = routes.iter().find(|r| r.id.as_str() == args.route).ok_or_else(|| {
-        let names: Vec<&str> = routes.iter().map(|r| r.id.as_str()).collect();
+    // Of the tenant `default`, or `<tenant>/<route>`.
+    let name = |r: &Route| match r.tenant == TenantId::default() {
+        true => r.id.to_string(),
+        false => format!("{}/{}", r.tenant, r.id),
+    };
+    let route = routes.iter().find(|r| name(r) == args.route).ok_or_else(|| {
+        let names: Vec<String> = routes.iter().map(|r| name(r)).collect();
         format!("there is no route `{}`; there are: {}", args.route, names.join(", "))
     })?;
-    let principal = principal(args)?;
+    let principal = principal(args, &route.tenant)?;
     let item = match (&args.tool, &args.prompt, &args.resource) {
         (Some(tool), _, _) => Item::Tool(tool),
         (_, Some(prompt), _) => Item::Prompt(prompt),
@@ -63,7 +68,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<bool, String> {
     Ok(passes)
 }
 
-fn principal(args: &ExplainArgs) -> Result<Principal, String> {
+fn principal(args: &ExplainArgs, tenant: &TenantId) -> Result<Principal, String> {
     let roles = args
         .roles
         .iter()
@@ -87,7 +92,7 @@ fn principal(args: &ExplainArgs) -> Result<Principal, String> {
         groups: args.groups.iter().map(|g| g.as_str().into()).collect(),
         scopes: args.scopes.iter().map(|s| s.as_str().into()).collect(),
         claims,
-        ..Principal::anonymous(TenantId::default(), Role::Anonymous)
+        ..Principal::anonymous(tenant.clone(), Role::Anonymous)
     })
 }
 

@@ -2,11 +2,13 @@
 
 mod args;
 mod audit;
+mod backup;
 mod check;
 mod explain;
 mod health;
 mod keys;
 mod migrate;
+mod secrets;
 mod serve;
 mod store;
 
@@ -21,12 +23,15 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
         Command::Audit(audit) => audit::run(&audit),
+        Command::Backup(args) => backup::backup(&args),
         Command::Check(check) => check::run(&check),
         Command::Explain(explain) => explain::run(&explain),
         Command::Health(health) => health::run(&health),
         Command::Keys(keys) => keys::run(&keys),
         Command::Migrate(migrate) => migrate::run(&migrate),
+        Command::Restore(args) => backup::restore(&args),
         Command::Schema(asked) => schema(&asked),
+        Command::Secrets(secrets) => secrets::run(&secrets),
         Command::Serve(serve) => serve::run(&serve, serve.upgrade),
         Command::Upgrade(serve) => serve::run(&serve, true),
     };

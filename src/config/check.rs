@@ -4,38 +4,78 @@
 //! ([`Checked::document`] may be partial), so that one run also tells what the semantic rules have to say about it.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value as Json};
 
 use super::describe::{constants, describe, kind, leaves};
 use super::diagnostic::At;
 use super::findings::Findings;
+use super::model::VERSION;
 use super::model::text::check_format;
-use super::model::{Document, VERSION};
 use super::path::Path;
 use super::schema::{resolve, schema};
 use super::suggest::{list, nearest};
 use super::tree::{Entry, Node, Value};
 use super::unsupported;
 
+/// Which kind of document is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A file, or a document built by the program: everything.
+    File,
+    /// The stored document of the platform: the tenants, without their documents.
+    Platform,
+    /// The stored document of a tenant.
+    Tenant,
+}
+
+impl Shape {
+    fn schema(self) -> &'static Json {
+        static PLATFORM: LazyLock<Json> = LazyLock::new(|| {
+            let properties = &schema()["properties"];
+            serde_json::json!({
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["version"],
+                "properties": { "version": properties["version"], "tenants": properties["tenants"] },
+            })
+        });
+        match self {
+            Self::File => schema(),
+            Self::Platform => &PLATFORM,
+            Self::Tenant => &schema()["$defs"]["TenantDocument"],
+        }
+    }
+}
+
 /// A document as far as it could be typed.
-pub(crate) struct Checked {
+pub(crate) struct Checked<T> {
     /// The document; without the keys and items that were wrong.
-    pub(crate) document: Option<Document>,
+    pub(crate) document: Option<T>,
     /// What was left out.
     pub(crate) broken: Vec<Path>,
     /// For lists that lost items: the original index of each that is left.
-    pub(crate) kept: HashMap<Path, Vec<usize>>,
+    kept: HashMap<Path, Vec<usize>>,
     /// Where secrets stand literally in the text.
     pub(crate) secrets: Vec<At>,
 }
 
+impl<T> Checked<T> {
+    /// Where an item of a list of the typed document is in the text. `list` is the list's place in the text.
+    pub(crate) fn original(&self, list: &Path, index: usize) -> usize {
+        self.kept.get(list).and_then(|kept| kept.get(index)).copied().unwrap_or(index)
+    }
+}
+
 /// Checks a whole document.
-pub(crate) fn check(root: &Node, findings: &mut Findings) -> Checked {
-    let mut checker = Checker { findings, broken: Vec::new(), kept: HashMap::new(), secrets: Vec::new() };
-    let json = checker.value(schema(), root, &Path::default());
+pub(crate) fn check<T: DeserializeOwned>(shape: Shape, root: &Node, findings: &mut Findings) -> Checked<T> {
+    let mut checker =
+        Checker { shape, findings, broken: Vec::new(), kept: HashMap::new(), secrets: Vec::new() };
+    let json = checker.value(shape.schema(), root, &Path::default());
     let Checker { broken, kept, secrets, .. } = checker;
-    let document = json.and_then(|json| match serde_json::from_value::<Document>(json) {
+    let document = json.and_then(|json| match serde_json::from_value::<T>(json) {
         Ok(document) => Some(document),
         Err(_) => {
             // The schema is generated from the types, so what it admits deserializes; a test holds it to that. The
@@ -48,6 +88,7 @@ pub(crate) fn check(root: &Node, findings: &mut Findings) -> Checked {
 }
 
 struct Checker<'a> {
+    shape: Shape,
     findings: &'a mut Findings,
     broken: Vec<Path>,
     kept: HashMap<Path, Vec<usize>>,
@@ -191,6 +232,14 @@ impl Checker<'_> {
 
     fn unknown_key(&mut self, entry: &Entry, known: &[&str], schemas: &[&Json], path: &Path) {
         let inner = path.entry(&entry.key);
+        if self.is_tenant(path) && schema()["properties"].get(&entry.key).is_some() {
+            self.findings
+                .error("not-granted", &inner, format!("`{}` is not a tenant's to set", entry.key))
+                .at(entry.key_at)
+                .expected(format!("one of {}", list(known)))
+                .hint("what holds for the whole process stands at the top level of the operator's file");
+            return;
+        }
         if let Some((message, hint)) = unsupported::key(&path.keys(), &entry.key) {
             self.findings.error("unsupported", &inner, message).at(entry.key_at).hint(hint);
             return;
@@ -205,6 +254,14 @@ impl Checker<'_> {
             finding.hint(format!("did you mean `{near}`?"));
         } else if let Some(child) = schemas.iter().find_map(|schema| child_with(schema, &entry.key)) {
             finding.hint(format!("did you mean `{child}.{}`?", entry.key));
+        }
+    }
+
+    /// Whether the map at a path is a tenant's document.
+    fn is_tenant(&self, path: &Path) -> bool {
+        match self.shape {
+            Shape::File | Shape::Platform => path.keys() == "tenants.document",
+            Shape::Tenant => path.keys().is_empty(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::canonical::{Canonical, Documents};
 use super::model::{Credential, Document, SecretText};
 use super::validated::Validated;
 
@@ -16,7 +17,8 @@ use super::validated::Validated;
 const MAX_CHANGES: usize = 1_000;
 
 /// Lists whose items have names, and what an item is called.
-const NAMED: [(&str, &str); 5] = [
+const NAMED: [(&str, &str); 6] = [
+    ("tenants", "tenant"),
     ("servers", "server"),
     ("routes", "route"),
     ("limits", "limit"),
@@ -25,7 +27,7 @@ const NAMED: [(&str, &str); 5] = [
 ];
 
 /// Parts that take effect at the next start only.
-const STATIC: [&str; 4] = ["listeners", "runtime", "data_dir", "store"];
+const STATIC: [&str; 5] = ["listeners", "runtime", "data_dir", "store", "source"];
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,37 +47,80 @@ impl fmt::Display for Change {
     }
 }
 
-/// What changed from the first document to the second, in the order of the document. Empty if they behave the same.
+/// What changed from the first document to the second, in the order of the document. Empty if they behave the same. Changes
+/// of a tenant's document of a file name the tenant: `tenant acme, route crm`.
 pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
-    let (old, new) = (old.document(), new.document());
+    let first = ["listeners", "runtime", "data_dir", "store", "source", "sessions", "tenants"];
+    let last = ["telemetry", "audit", "shutdown", "insecure_options"];
+    let own = DOCUMENT.into_iter().filter(|key| *key != "tenants");
     let mut out = Changes::default();
-    let value = |document: &Document| serde_json::to_value(document).unwrap_or(Value::Null);
-    if let (Value::Object(old), Value::Object(new)) = (value(old), value(new)) {
-        // `Map` is sorted; the document's own order reads better.
-        for key in [
-            "listeners",
-            "runtime",
-            "data_dir",
-            "store",
-            "sessions",
-            "servers",
-            "routes",
-            "limits",
-            "policies",
-        ] {
-            out.key(&Subject::default(), key, old.get(key), new.get(key));
-        }
-        for key in ["identity", "telemetry", "audit", "shutdown", "insecure_options"] {
-            out.key(&Subject::default(), key, old.get(key), new.get(key));
-        }
-    }
-    let (before, after) = (secrets(old), secrets(new));
-    for ((subject, what), secret) in &before {
-        if after.get(&(subject.clone(), what)).is_some_and(|other| other != secret) {
-            out.push(&Subject { name: subject.clone(), inner: String::new() }, format!("{what} changed"));
+    // `Map` is sorted; the document's own order reads better.
+    out.sections(old.document(), new.document(), first.into_iter().chain(own.clone()).chain(last));
+    for tenant in new.tenants() {
+        let Some(before) = old.tenants().iter().find(|other| other.tenant() == tenant.tenant()) else {
+            continue;
+        };
+        let mut inner = Changes::default();
+        inner.sections(before.document(), tenant.document(), own.clone());
+        for change in inner.0 {
+            let subject = format!("tenant {}, {}", tenant.tenant(), change.subject);
+            out.push(&Subject { name: subject, inner: String::new() }, change.detail);
         }
     }
     out.0
+}
+
+/// What changed from one canonical document to another, in words: of what is written, references as they stand. Empty if
+/// they are the same.
+pub fn diff_documents(old: &Canonical, new: &Canonical) -> Vec<Change> {
+    let mut out = Changes::default();
+    if old == new {
+        return out.0;
+    }
+    if let (Value::Object(old), Value::Object(new)) = (old.to_json(), new.to_json()) {
+        // Not `map` at once: a section that is new or gone is told item by item.
+        let none = Value::Null;
+        for key in DOCUMENT {
+            let (old, new) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
+            let list = old.is_array() || new.is_array();
+            let empty = |value: &Value| match value {
+                Value::Null if list => Value::Array(Vec::new()),
+                Value::Null => Value::Object(Map::new()),
+                other => other.clone(),
+            };
+            out.key(&Subject::default(), key, Some(&empty(old)), Some(&empty(new)));
+        }
+        for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+            if !DOCUMENT.contains(&key.as_str()) {
+                out.key(&Subject::default(), key, old.get(key), new.get(key));
+            }
+        }
+    }
+    out.0
+}
+
+/// The sections of stored documents, in the order in which changes are told.
+const DOCUMENT: [&str; 6] = ["tenants", "servers", "routes", "limits", "policies", "identity"];
+
+/// Where a file and what is stored differ, by scope: `platform` or the name of a tenant. `stored` is the old side. A tenant
+/// that only one of them has a document for is told against the document that says nothing.
+pub fn drift(file: &Documents, stored: &Documents) -> BTreeMap<String, Vec<Change>> {
+    let empty = Canonical::empty();
+    let mut out = BTreeMap::new();
+    let mut scope = |name: &str, old: &Canonical, new: &Canonical| {
+        let changes = diff_documents(old, new);
+        if !changes.is_empty() {
+            out.insert(name.to_owned(), changes);
+        }
+    };
+    scope("platform", &stored.platform, &file.platform);
+    for (tenant, new) in &file.tenants {
+        scope(tenant.as_str(), stored.tenants.get(tenant).unwrap_or(&empty), new);
+    }
+    for (tenant, old) in stored.tenants.iter().filter(|(tenant, _)| !file.tenants.contains_key(*tenant)) {
+        scope(tenant.as_str(), old, &empty);
+    }
+    out
 }
 
 /// Every secret of a document, by what it belongs to.
@@ -90,7 +135,7 @@ fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {
     if let Some(token) = document.listeners.metrics.as_ref().and_then(|metrics| metrics.token.as_ref()) {
         out.insert(("listeners.metrics".to_owned(), "token"), token);
     }
-    if let Some(pepper) = document.identity.api_keys.as_ref().and_then(|keys| keys.pepper.as_ref()) {
+    if let Some(pepper) = document.identity.key_file().and_then(|keys| keys.pepper.as_ref()) {
         out.insert(("identity.api_keys".to_owned(), "pepper"), pepper);
     }
     for server in &document.servers {
@@ -142,6 +187,30 @@ impl Subject {
 struct Changes(Vec<Change>);
 
 impl Changes {
+    /// Compares sections of two documents, secrets included.
+    fn sections<'k>(&mut self, old: &Document, new: &Document, keys: impl Iterator<Item = &'k str>) {
+        let value = |document: &Document| serde_json::to_value(document).unwrap_or(Value::Null);
+        if let (Value::Object(mut before), Value::Object(mut after)) = (value(old), value(new)) {
+            for map in [&mut before, &mut after] {
+                // Told by themselves, object by object.
+                let tenants = map.get_mut("tenants").and_then(Value::as_array_mut).into_iter().flatten();
+                tenants.filter_map(Value::as_object_mut).for_each(|tenant| drop(tenant.remove("document")));
+            }
+            for key in keys {
+                self.key(&Subject::default(), key, before.get(key), after.get(key));
+            }
+        }
+        let (before, after) = (secrets(old), secrets(new));
+        for ((subject, what), secret) in &before {
+            if after.get(&(subject.clone(), what)).is_some_and(|other| other != secret) {
+                self.push(
+                    &Subject { name: subject.clone(), inner: String::new() },
+                    format!("{what} changed"),
+                );
+            }
+        }
+    }
+
     fn push(&mut self, subject: &Subject, detail: String) {
         if self.0.len() < MAX_CHANGES {
             let root = subject.name.split(['.', ' ']).next().unwrap_or_default();

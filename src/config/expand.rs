@@ -1,13 +1,18 @@
-//! `${env:NAME}` and `${file:/path}` inside text values.
+//! `${env:NAME}`, `${file:/path}` and `${secret:name}` inside text values.
 //!
 //! Only values are expanded, never keys, and what comes out is text: it is not read as YAML again, so nothing in an
 //! environment variable or file can add a key. A file loses one line break at its end. `$${` stands for `${`.
+//!
+//! A tenant's document is expanded on its terms: environment and files only if they are granted, and only its own secrets.
 
 use std::path::{Path as FilePath, PathBuf};
 
 use super::findings::Findings;
+use super::model::Name;
 use super::path::Path;
+use super::terms::Terms;
 use super::tree::{Node, Value};
+use crate::base::TenantId;
 
 /// Largest file that a reference may name, in bytes.
 pub const MAX_REFERENCED_FILE: usize = 64 << 10;
@@ -25,6 +30,12 @@ pub trait Sources {
 
     /// The content of a file; must read no more than [`MAX_REFERENCED_FILE`] bytes and one.
     fn file(&self, path: &FilePath) -> Result<Vec<u8>, SourceError>;
+
+    /// A secret that the store keeps for a tenant. There are none without a store.
+    fn secret(&self, tenant: &TenantId, name: &str) -> Result<String, SourceError> {
+        let _ = (tenant, name);
+        Err(SourceError::Missing)
+    }
 }
 
 /// Why a reference leads nowhere.
@@ -44,16 +55,81 @@ pub enum SourceError {
     Unreadable(String),
 }
 
-/// Expands every reference in place. Returns the files named, for watching, missing ones included.
+/// Expands every reference of a file in place. Returns the files named, for watching, missing ones included.
 pub(crate) fn expand(root: &mut Node, sources: &dyn Sources, findings: &mut Findings) -> Vec<PathBuf> {
-    let mut expander = Expander { sources, findings, files: Vec::new(), references: 0, bytes: 0 };
+    let operator = Rights::of(&Terms::operator());
+    let mut expander = Expander::new(operator.clone(), sources, findings);
+    let Value::Map(entries) = &mut root.value else {
+        expander.walk(root, &Path::default());
+        return expander.finish();
+    };
+    for entry in entries {
+        let path = Path::default().entry(&entry.key);
+        let Value::List(tenants) = &mut entry.node.value else {
+            expander.walk(&mut entry.node, &path);
+            continue;
+        };
+        for (i, item) in tenants.iter_mut().enumerate() {
+            let path = path.index(i);
+            let rights = (entry.key == "tenants").then(|| Rights::written(item));
+            match (&mut item.value, rights) {
+                (Value::Map(entries), Some(rights)) => {
+                    for entry in entries {
+                        let own = if entry.key == "document" { &rights } else { &operator };
+                        expander.rights = own.clone();
+                        expander.walk(&mut entry.node, &path.entry(&entry.key));
+                    }
+                    expander.rights = operator.clone();
+                }
+                _ => expander.walk(item, &path),
+            }
+        }
+    }
+    expander.finish()
+}
+
+/// The same for a document that belongs to one tenant.
+pub(crate) fn expand_for(
+    root: &mut Node,
+    terms: &Terms,
+    sources: &dyn Sources,
+    findings: &mut Findings,
+) -> Vec<PathBuf> {
+    let mut expander = Expander::new(Rights::of(terms), sources, findings);
     expander.walk(root, &Path::default());
-    expander.files.sort();
-    expander.files.dedup();
-    expander.files
+    expander.finish()
+}
+
+/// What references of a part may lead to.
+#[derive(Clone)]
+struct Rights {
+    tenant: TenantId,
+    env: bool,
+    file: bool,
+}
+
+impl Rights {
+    fn of(terms: &Terms) -> Self {
+        Self { tenant: terms.tenant().clone(), env: terms.allows_env(), file: terms.allows_files() }
+    }
+
+    /// Those of an item of `tenants`, as it is written: references give text, so none can give a right.
+    fn written(item: &Node) -> Self {
+        let granted = |name: &str| {
+            let grants = item.entry("grants").and_then(|grants| grants.node.entry(name));
+            grants.is_some_and(|entry| matches!(entry.node.value, Value::Bool(true)))
+        };
+        let name = match item.entry("name").map(|entry| &entry.node.value) {
+            Some(Value::Text(name)) => name.as_str(),
+            // Reported by the checker.
+            _ => "",
+        };
+        Self { tenant: TenantId::new(name), env: granted("env"), file: granted("file") }
+    }
 }
 
 struct Expander<'a> {
+    rights: Rights,
     sources: &'a dyn Sources,
     findings: &'a mut Findings,
     files: Vec<PathBuf>,
@@ -61,7 +137,17 @@ struct Expander<'a> {
     bytes: usize,
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    fn new(rights: Rights, sources: &'a dyn Sources, findings: &'a mut Findings) -> Self {
+        Self { rights, sources, findings, files: Vec::new(), references: 0, bytes: 0 }
+    }
+
+    fn finish(mut self) -> Vec<PathBuf> {
+        self.files.sort();
+        self.files.dedup();
+        self.files
+    }
+
     fn walk(&mut self, node: &mut Node, path: &Path) {
         match &mut node.value {
             Value::List(items) => {
@@ -105,7 +191,7 @@ impl Expander<'_> {
             out.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}') else {
                 return Err(Problem::new("bad-reference", "a reference without `}`")
-                    .expected("`${env:NAME}` or `${file:/path}`")
+                    .expected("`${env:NAME}`, `${file:/path}` or `${secret:name}`")
                     .hint("write `$${` for a literal `${`"));
             };
             let value = self.reference(&rest[start + 2..start + end])?;
@@ -127,19 +213,27 @@ impl Expander<'_> {
             return Err(Problem::new("bad-reference", "more than 10000 references"));
         }
         match reference.split_once(':') {
+            Some(("env", _)) if !self.rights.env => Err(self.not_granted("environment variables", "env")),
+            Some(("file", _)) if !self.rights.file => Err(self.not_granted("files", "file")),
             Some(("env", name)) if is_variable(name) => self.sources.env(name).map_err(|error| {
                 let hint = format!("set `{name}` in the environment of the gateway");
                 Problem::new("unresolved-reference", format!("environment variable `{name}` {error}"))
                     .hint(hint)
             }),
             Some(("file", name)) if !name.is_empty() && !name.contains('\0') => self.file(name),
-            Some(("secret", _)) => {
-                Err(Problem::new("unsupported", "`${secret:…}` is not supported by this version")
-                    .hint("use `${env:NAME}` or `${file:/path}`"))
+            Some(("secret", name)) if name.parse::<Name>().is_ok() => {
+                self.sources.secret(&self.rights.tenant, name).map_err(|error| {
+                    let tenant = &self.rights.tenant;
+                    Problem::new(
+                        "unresolved-reference",
+                        format!("secret `{name}` of tenant `{tenant}` {error}"),
+                    )
+                    .hint("put it into the store; secrets of a store exist for documents of the store only")
+                })
             }
             _ => {
                 let problem = Problem::new("bad-reference", format!("`${{{reference}}}` is not a reference"))
-                    .expected("`${env:NAME}` or `${file:/path}`");
+                    .expected("`${env:NAME}`, `${file:/path}` or `${secret:name}`");
                 Err(if is_variable(reference) {
                     problem.hint(format!("write `${{env:{reference}}}`"))
                 } else {
@@ -147,6 +241,13 @@ impl Expander<'_> {
                 })
             }
         }
+    }
+
+    fn not_granted(&self, what: &str, grant: &str) -> Problem {
+        let tenant = &self.rights.tenant;
+        Problem::new("not-granted", format!("tenant `{tenant}` may not refer to {what} of the gateway"))
+            .expected("`${secret:name}`")
+            .hint(format!("the operator can allow it: `grants: {{ {grant}: true }}`"))
     }
 
     fn file(&mut self, name: &str) -> Result<String, Problem> {

@@ -42,6 +42,26 @@ impl Path {
         Self(steps)
     }
 
+    /// This path, with another one behind it.
+    pub(crate) fn join(&self, other: &Path) -> Self {
+        let mut steps = self.0.clone();
+        steps.extend(other.0.iter().cloned());
+        Self(steps)
+    }
+
+    /// What is left of this path below another one; nothing if it is elsewhere. A path above counts as all of it.
+    pub(crate) fn below(&self, base: &Path) -> Option<Self> {
+        self.overlaps(base).then(|| Self(self.0.iter().skip(base.0.len()).cloned().collect()))
+    }
+
+    /// The part of a tree that it leads to.
+    pub(crate) fn find<'a>(&self, root: &'a Node) -> Option<&'a Node> {
+        self.0.iter().try_fold(root, |node, step| match step {
+            Step::Index(index) => node.items().get(*index),
+            Step::Key(key) => node.entry(key).map(|entry| &entry.node),
+        })
+    }
+
     /// Whether one of the two contains the other, or they are the same.
     pub(crate) fn overlaps(&self, other: &Path) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a == b)

@@ -8,7 +8,7 @@ use super::describe::constants;
 use super::schema::{resolve, schema};
 
 /// The order of the top-level keys on the page; a test holds it to the model.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "version",
     "listeners",
     "servers",
@@ -16,6 +16,8 @@ const ORDER: [&str; 15] = [
     "limits",
     "policies",
     "identity",
+    "source",
+    "tenants",
     "sessions",
     "telemetry",
     "audit",

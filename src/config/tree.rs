@@ -54,6 +54,22 @@ impl Node {
         Node { at: At::NOWHERE, value, expanded: true }
     }
 
+    /// The tree as JSON, texts as they are.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Float(value) => serde_json::Number::from_f64(*value).map_or(Json::Null, Json::Number),
+            Value::Int(value) => serde_json::Number::from_i128(*value).map_or(Json::Null, Json::Number),
+            Value::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
+            Value::Map(entries) => {
+                Json::Object(entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect())
+            }
+            Value::Broken | Value::Null => Json::Null,
+            Value::Text(text) => Json::String(text.clone()),
+        }
+    }
+
     /// The entries of a map; none for anything else.
     pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {

@@ -4,11 +4,10 @@ use super::tree::Value;
 
 /// Message and hint for a key that a later version may have, by the keys above it.
 pub(crate) fn key(above: &str, key: &str) -> Option<(String, &'static str)> {
+    let above = above.strip_prefix("tenants.document.").unwrap_or(above);
     let hint = match (above, key) {
-        ("", "source") => "remove it: the document is always this file",
-        ("", "tenants" | "tenant" | "platform") => {
-            "remove it: everything belongs to the one tenant `default`"
-        }
+        ("", "tenant" | "platform") => "name tenants under `tenants`, each with its `document`",
+        ("tenants.grants", "stdio") => "remove it: there are no stdio servers to grant",
         ("", "plugins" | "transforms" | "webhooks" | "alerts") => "remove it",
         ("servers", "stdio") => "run the server behind an HTTP bridge and use `http`",
         ("servers", "openapi") => "use `http` with an MCP server",
@@ -22,14 +21,10 @@ pub(crate) fn key(above: &str, key: &str) -> Option<(String, &'static str)> {
 
 /// Message and hint for a value of a form that a later version may have.
 pub(crate) fn value(path: &str, value: &Value) -> Option<(String, &'static str)> {
-    match (path, value) {
+    match (path.strip_prefix("tenants.document.").unwrap_or(path), value) {
         ("routes.servers", Value::Map(_)) => Some((
             "choosing tools per server is not supported by this version".to_owned(),
             "give the server's name; use a policy to deny tools",
-        )),
-        ("identity.api_keys", Value::Bool(_)) => Some((
-            "API keys in a store are not supported by this version".to_owned(),
-            "write `api_keys: { file: ./data/api-keys.jsonl }`",
         )),
         _ => None,
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::check::check;
+use super::check::{Checked, Shape, check};
 use super::diagnostic::Diagnostics;
 use super::findings::{Findings, Source};
 use super::hosts::{AllowedOrigins, allowed_hosts};
@@ -16,8 +16,10 @@ use super::model::{
     Address, ClientAuth, Document, HostPattern, Limit, ListenerTls, Name, Policy, Route, Server,
     limit::DEFAULT_LIMIT,
 };
+use super::terms::Terms;
 use super::tree::Node;
 use super::validate::{Context, Hooks, Names, validate};
+use crate::base::TenantId;
 
 /// A document without errors. Only loading and [`Validated::new`] make one; it never changes.
 ///
@@ -30,6 +32,8 @@ pub struct Validated {
     hosts: Vec<HostPattern>,
     origins: AllowedOrigins,
     revision: Revision,
+    terms: Terms,
+    tenants: Vec<Arc<Validated>>,
 }
 
 /// What a route refers to, as indices.
@@ -67,18 +71,11 @@ impl<'a> ResolvedRoute<'a> {
 impl Validated {
     /// Validates a document that was built by the program. Findings then have no line.
     pub fn new(document: Document, hooks: Hooks<'_>) -> Result<Self, Diagnostics> {
-        let mut findings = Findings::default();
         // The types do not hold every bound that the schema does, so a built document goes through the checker as well.
         let tree = Node::from_json(serde_json::to_value(&document).unwrap_or_default());
-        let checked = check(&tree, &mut findings);
-        let names = Names::of(&document);
-        let mut context = Context {
-            document: &document,
-            hooks,
-            broken: &checked.broken,
-            names,
-            findings: Findings::default(),
-        };
+        let mut findings = Findings::default();
+        let checked: Checked<Document> = check(Shape::File, &tree, &mut findings);
+        let mut context = Context::new(&document, hooks, checked.broken, Names::of(&document));
         validate(&mut context);
         for finding in context.findings.into_list() {
             findings.add(finding);
@@ -87,11 +84,11 @@ impl Validated {
             return Err(findings.into_diagnostics(&Source::new("built-in document", "")));
         }
         let text = serde_json::to_string(&document).unwrap_or_default();
-        Ok(Self::resolve(document, Revision::of(text.as_bytes())))
+        Ok(Self::resolve(document, Terms::operator(), Revision::of(text.as_bytes())))
     }
 
     /// Links a document in which nothing was found.
-    pub(crate) fn resolve(document: Document, revision: Revision) -> Self {
+    pub(crate) fn resolve(document: Document, terms: Terms, revision: Revision) -> Self {
         let mut limits = document.limits.clone();
         if !limits.iter().any(|limit| limit.name.as_str() == DEFAULT_LIMIT) {
             limits.push(Limit::built_in());
@@ -118,7 +115,28 @@ impl Validated {
             .collect();
         let hosts = allowed_hosts(&document);
         let origins = AllowedOrigins::of(&document);
-        Self { limits, routes, hosts, origins, revision, document }
+        Self { limits, routes, hosts, origins, revision, document, terms, tenants: Vec::new() }
+    }
+
+    /// The same with the documents of the tenants of its file.
+    pub(crate) fn with_tenants(mut self, tenants: Vec<Arc<Validated>>) -> Self {
+        self.tenants = tenants;
+        self
+    }
+
+    /// On which terms it was read.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whose document it is.
+    pub fn tenant(&self) -> &TenantId {
+        self.terms.tenant()
+    }
+
+    /// The documents of the tenants besides `default` of a file, in its order.
+    pub fn tenants(&self) -> &[Arc<Validated>] {
+        &self.tenants
     }
 
     /// The same document at other places, as the command line says.
@@ -239,6 +257,6 @@ impl fmt::Debug for Revision {
 /// Two are the same if the program would behave the same: secrets are compared as well.
 impl PartialEq for Validated {
     fn eq(&self, other: &Self) -> bool {
-        self.document == other.document
+        self.document == other.document && self.terms == other.terms
     }
 }

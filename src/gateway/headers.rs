@@ -16,6 +16,8 @@ use crate::base::RequestId;
 use crate::gateway::CorsSettings;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Tenant and revision that an answer comes from.
+pub(crate) const REVISION: HeaderName = HeaderName::from_static(crate::snapshot::REVISION);
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -195,6 +197,8 @@ pub(crate) struct Common<'a> {
     pub(crate) cors: &'a Cors,
     /// `RateLimit` headers, once a limit has been looked at.
     pub(crate) rate: Vec<(HeaderName, HeaderValue)>,
+    /// Which revision answers, once there is a route.
+    pub(crate) revision: Option<HeaderValue>,
 }
 
 impl Common<'_> {
@@ -203,6 +207,9 @@ impl Common<'_> {
         let mut id = [0u8; 36];
         let id = pingora::http::header_value_from_slice(self.request_id.encode(&mut id));
         header.headers.insert(REQUEST_ID, id);
+        if let Some(revision) = &self.revision {
+            header.headers.insert(REVISION, revision.clone());
+        }
         for (name, value) in &self.rate {
             header.headers.insert(name.clone(), value.clone());
         }

@@ -45,8 +45,13 @@ impl Gateway {
     /// Answers one request, and says what becomes of its connection.
     pub(super) async fn serve(&self, session: &mut ServerSession, peer: Option<IpAddr>) -> After {
         let mut seen = Observation::begin(self, session, peer);
-        let mut common =
-            headers::Common { request_id: seen.request_id, origin: None, cors: &self.cors, rate: Vec::new() };
+        let mut common = headers::Common {
+            request_id: seen.request_id,
+            origin: None,
+            cors: &self.cors,
+            rate: Vec::new(),
+            revision: None,
+        };
         match self.answer(session, &mut seen, &mut common).await {
             Ok(()) => After::Keep,
             Err(Stop::Client(detail)) => {
@@ -122,7 +127,8 @@ impl Gateway {
             Some(authority) => Cow::Borrowed(authority.as_str()),
             None => Cow::Borrowed(headers::single(&head.headers, &HOST).unwrap_or_default()),
         };
-        if !self.admission.host(&host) {
+        let snapshot = self.parts.snapshot.load();
+        if !self.admission.host(&host) && !snapshot.has_host(&host) {
             return Err(Failure::bad_host().into());
         }
         let mut origins = head.headers.get_all(ORIGIN).iter();
@@ -135,7 +141,6 @@ impl Gateway {
             Origin::Refused => return Err(Failure::bad_origin().into()),
         }
         // 2 match
-        let snapshot = self.parts.snapshot.load();
         let path = head.uri.path();
         if let Some(answer) = wellknown::answer(&head.method, &host, path, &snapshot) {
             let answer = answer?;
@@ -145,6 +150,7 @@ impl Gateway {
         let Some(route) = snapshot.find(&host, path).cloned() else {
             return Err(Failure::no_route().into());
         };
+        common.revision = Some(route.revision.clone());
         seen.route = Some(route.clone());
         match head.method {
             Method::OPTIONS => {

@@ -1,49 +1,160 @@
 //! What the data plane serves from: one immutable, compiled form of the configuration.
 //!
-//! [`compile`](compile::compile) is the only constructor. It links what is configured with the registries that outlive
-//! it (servers, metrics, keys, key sets), so that a reload resets no counter, bucket, session or breaker.
+//! A [`Snapshot`] is a map of [`TenantSnapshot`]s and the way from a request's host and path to one of them. A tenant's
+//! document compiles by itself ([`compile_tenant`]): it touches the registries of that tenant only (servers, keys,
+//! revocations, metrics), so that a change resets no counter, bucket, session or breaker, and a tenant whose document does
+//! not compile keeps its last good one while the others go on.
+//!
 //! [`SnapshotCell`] publishes: a request loads the snapshot once and keeps it to its end, so it never sees half of a
-//! change. A document that does not compile changes nothing.
+//! change. The revision it was served by is in the header [`REVISION`] of the answer.
 
 mod cell;
 mod compile;
+mod identities;
+mod places;
 mod route;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cell::SnapshotCell;
-pub use compile::{CompileError, Compiled, MAX_FILE, State, compile, policy_findings};
+pub use compile::{
+    CompileError, Compiled, CompiledTenant, MAX_FILE, State, compile, compile_tenant, policy_findings,
+    recompile,
+};
+pub use identities::{Identities, TenantIdentity};
 pub use route::{HashOn, Route};
 
+use crate::base::TenantId;
+use crate::config::Terms;
 use crate::route::Table;
+use places::Places;
+
+/// The header that names the tenant and the revision an answer comes from: `acme@17`.
+pub const REVISION: &str = "x-tollgate-revision";
 
 /// A compiled configuration.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts compilations in this process; the one in force is in the metrics.
+    /// Counts snapshots in this process; the one in force is in the metrics.
     pub generation: u64,
-    /// The hash of the document it came from.
+    /// The hash of the operator's own document.
     pub revision: Arc<str>,
-    pub(crate) table: Table<Arc<Route>>,
-    pub(crate) routes: Vec<Arc<Route>>,
+    tenants: BTreeMap<TenantId, Arc<TenantSnapshot>>,
+    /// In the order of `places`.
+    placed: Vec<Arc<TenantSnapshot>>,
+    operator: Option<Arc<TenantSnapshot>>,
+    places: Places,
+}
+
+/// The compiled document of one tenant.
+#[derive(Debug)]
+pub struct TenantSnapshot {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The number of its revision, as the answers name it.
+    pub revision: u64,
+    /// The hash of its document.
+    pub hash: Arc<str>,
+    terms: Terms,
+    table: Table<Arc<Route>>,
+    routes: Vec<Arc<Route>>,
+}
+
+impl TenantSnapshot {
+    /// Its routes, in the order of the document.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// On which terms it was compiled.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 impl Snapshot {
-    /// The route for a host and a path.
+    /// Puts tenants together.
+    pub fn new(tenants: impl IntoIterator<Item = Arc<TenantSnapshot>>) -> Self {
+        Self::of(tenants.into_iter().map(|tenant| (tenant.tenant.clone(), tenant)).collect())
+    }
+
+    fn of(tenants: BTreeMap<TenantId, Arc<TenantSnapshot>>) -> Self {
+        static GENERATION: AtomicU64 = AtomicU64::new(0);
+        let operator = tenants.get(&TenantId::default()).cloned();
+        let placed: Vec<Arc<TenantSnapshot>> =
+            tenants.values().filter(|tenant| !tenant.terms.is_operator()).cloned().collect();
+        let mut places = Places::default();
+        for (i, tenant) in placed.iter().enumerate() {
+            places.insert(&tenant.terms, i);
+        }
+        Self {
+            generation: GENERATION.fetch_add(1, Ordering::Relaxed) + 1,
+            revision: operator.as_ref().map_or_else(|| "".into(), |tenant| tenant.hash.clone()),
+            tenants,
+            placed,
+            operator,
+            places,
+        }
+    }
+
+    /// The same with another version of one tenant; all others are shared.
+    #[must_use]
+    pub fn with(&self, tenant: Arc<TenantSnapshot>) -> Self {
+        let mut tenants = self.tenants.clone();
+        tenants.insert(tenant.tenant.clone(), tenant);
+        Self::of(tenants)
+    }
+
+    /// The same without a tenant.
+    #[must_use]
+    pub fn without(&self, tenant: &TenantId) -> Self {
+        let mut tenants = self.tenants.clone();
+        tenants.remove(tenant);
+        Self::of(tenants)
+    }
+
+    /// All tenants, by name.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantSnapshot>> {
+        self.tenants.values()
+    }
+
+    /// One tenant.
+    pub fn tenant(&self, tenant: &TenantId) -> Option<&Arc<TenantSnapshot>> {
+        self.tenants.get(tenant)
+    }
+
+    /// The tenant whose place a host and a path are in.
+    fn owner(&self, host: &str, path: &str) -> Option<&TenantSnapshot> {
+        match self.places.find(host, path) {
+            Some(i) => self.placed.get(i).map(|tenant| &**tenant),
+            None => self.operator.as_deref(),
+        }
+    }
+
+    /// The route for a host and a path. What is in a tenant's place is never another's, also if the tenant has no route
+    /// there.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.table.find(host, path)
+        self.owner(host, path)?.table.find(host, path)
+    }
+
+    /// Whether a host was given to some tenant, and so is served whatever the listener's own list says.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.places.has_host(host)
     }
 
     /// The route of a host that has only one.
     pub fn only_route(&self, host: &str) -> Option<&Arc<Route>> {
-        let mut found =
-            self.routes.iter().filter(|r| self.find(host, &r.path).is_some_and(|f| Arc::ptr_eq(f, r)));
+        let owner = self.owner(host, "/")?;
+        let reached = |r: &Arc<Route>| owner.table.find(host, &r.path).is_some_and(|f| Arc::ptr_eq(f, r));
+        let mut found = owner.routes.iter().filter(|r| reached(r));
         let only = found.next()?;
         found.next().is_none().then_some(only)
     }
 
-    /// All routes, in the order of the document.
-    pub fn routes(&self) -> &[Arc<Route>] {
-        &self.routes
+    /// All routes, by tenant and in the order of its document.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.tenants.values().flat_map(|tenant| tenant.routes.iter().cloned()).collect()
     }
 }

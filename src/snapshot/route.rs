@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::auth::Authenticator;
 use crate::base::glob::Glob;
@@ -63,6 +63,8 @@ pub struct Route {
     /// Its counters.
     pub metrics: Arc<RouteMetrics>,
     pub(crate) server_metrics: Arc<ServerMetrics>,
+    /// Which revision it is of, as the answers name it: `acme@17`.
+    pub revision: HeaderValue,
     /// Its tenant's counters.
     pub tenant_metrics: Arc<TenantMetrics>,
 }

@@ -1,14 +1,14 @@
-//! Events in the store: what the drainer writes, what the API searches, what an export takes.
+//! Events on their way into the store: what the drainer writes, what is signed, erased and dropped.
 //!
 //! A batch is one transaction: events, heads of their chains, usage, and how far the writer's spool is drained. The row of
 //! the writer is locked first and must be where the batch begins, so that a batch whose commit got lost on the way back is
 //! never written twice.
 
-use sqlx::FromRow;
 use sqlx::types::Uuid;
 
+use super::audit_read::{ChainRow, StoredChain};
 use super::tx::{Conn, q};
-use super::{Page, Platform, StoreError, TenantScope, Time, Tx};
+use super::{Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Position, WriterId, usage};
 use crate::base::TenantId;
 
@@ -72,281 +72,7 @@ pub struct AuditBatch {
     pub usage: Vec<(usage::Key, usage::Cell)>,
 }
 
-/// An event as the store has it.
-#[derive(Clone, Debug, FromRow)]
-pub struct AuditEvent {
-    /// Whose.
-    pub tenant: String,
-    class: i16,
-    writer: Uuid,
-    sequence: i64,
-    /// When.
-    pub time: Time,
-    commitment: Vec<u8>,
-    link: Vec<u8>,
-    salt: Option<Vec<u8>>,
-    /// The canonical JSON; `None` once it was erased.
-    pub payload: Option<String>,
-}
-
-impl AuditEvent {
-    /// Which plane.
-    pub fn class(&self) -> Class {
-        class_of(self.class)
-    }
-
-    /// Who wrote it.
-    pub fn writer(&self) -> WriterId {
-        WriterId::from_bytes(self.writer.into_bytes())
-    }
-
-    /// Its number in its chain.
-    pub fn sequence(&self) -> u64 {
-        unsigned(self.sequence)
-    }
-
-    /// What the chain commits to.
-    pub fn commitment(&self) -> Hash {
-        hash(&self.commitment)
-    }
-
-    /// Its link.
-    pub fn link(&self) -> Hash {
-        hash(&self.link)
-    }
-
-    /// The salt of the commitment, unless it was erased.
-    pub fn salt(&self) -> Option<[u8; 16]> {
-        self.salt.as_deref()?.try_into().ok()
-    }
-
-    /// Where a page ends: [`AuditFilter::before`] of the next one.
-    pub fn place(&self) -> AuditPlace {
-        AuditPlace {
-            time: self.time,
-            class: self.class,
-            writer: self.writer.into_bytes(),
-            sequence: self.sequence,
-        }
-    }
-}
-
-/// A place in the order in which events are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct AuditPlace {
-    time: Time,
-    class: i16,
-    writer: [u8; 16],
-    sequence: i64,
-}
-
-/// Which events are asked for. Fields that are `None` let everything through.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuditFilter {
-    /// From this time on.
-    pub from: Option<Time>,
-    /// Before this time.
-    pub to: Option<Time>,
-    /// `data` or `control`.
-    pub class: Option<String>,
-    /// The caller.
-    pub principal: Option<String>,
-    /// The route.
-    pub route: Option<String>,
-    /// The server.
-    pub server: Option<String>,
-    /// The tool, prompt, resource or object.
-    pub name: Option<String>,
-    /// How it ended.
-    pub outcome: Option<String>,
-}
-
-/// A chain as the store has it.
-#[derive(Clone, Debug)]
-pub struct StoredChain {
-    /// Which.
-    pub id: ChainId,
-    /// Behind which event it begins.
-    pub from: Head,
-    /// How far it is.
-    pub head: Head,
-}
-
-#[derive(FromRow)]
-struct ChainRow {
-    tenant: String,
-    class: i16,
-    writer: Uuid,
-    sequence: i64,
-    link: Vec<u8>,
-    time: Time,
-    from_sequence: i64,
-    from_link: Vec<u8>,
-}
-
-impl From<ChainRow> for StoredChain {
-    fn from(row: ChainRow) -> Self {
-        let id = ChainId {
-            tenant: row.tenant,
-            writer: WriterId::from_bytes(row.writer.into_bytes()),
-            class: class_of(row.class),
-        };
-        Self {
-            from: Head { sequence: unsigned(row.from_sequence), link: hash(&row.from_link), time_us: 0 },
-            head: Head {
-                sequence: unsigned(row.sequence),
-                link: hash(&row.link),
-                time_us: unsigned(row.time.micros()),
-            },
-            id,
-        }
-    }
-}
-
 impl Tx {
-    /// Events, the newest first, those before `before`.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_search(
-        &mut self,
-        tenant: &TenantId,
-        filter: &AuditFilter,
-        before: Option<AuditPlace>,
-        page: Page,
-    ) -> Result<Vec<AuditEvent>, StoreError> {
-        let from = filter.from.unwrap_or(Time::from_micros(0));
-        let to = filter.to.unwrap_or(Time::from_micros(FOREVER));
-        let place = before.unwrap_or(AuditPlace {
-            time: to,
-            class: i16::MAX,
-            writer: [0xff; 16],
-            sequence: i64::MAX,
-        });
-        let class = filter.class.as_deref().map(|name| Class::parse(name).map_or(0, number));
-        let to = to.min(place.time.plus(std::time::Duration::from_micros(1)));
-        q!(
-            self,
-            all as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND time >= $2 AND time < $3
-                AND (time, class, writer, sequence) < ($4, $5, $6, $7)
-                AND ($8 IS NULL OR class = $8)
-                AND ($9 IS NULL OR principal = $9)
-                AND ($10 IS NULL OR route = $10)
-                AND ($11 IS NULL OR server = $11)
-                AND ($12 IS NULL OR name = $12)
-                AND ($13 IS NULL OR outcome = $13)
-              ORDER BY time DESC, class DESC, writer DESC, sequence DESC LIMIT $14",
-            tenant.as_str(),
-            from,
-            to,
-            place.time,
-            place.class,
-            Uuid::from_bytes(place.writer),
-            place.sequence,
-            class,
-            filter.principal.as_deref(),
-            filter.route.as_deref(),
-            filter.server.as_deref(),
-            filter.name.as_deref(),
-            filter.outcome.as_deref(),
-            page.limit()
-        )
-    }
-
-    /// The tenant's chains.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_chains(&mut self, tenant: &TenantId) -> Result<Vec<StoredChain>, StoreError> {
-        let rows = q!(
-            self,
-            all as ChainRow,
-            "SELECT tenant, class, writer, sequence, link, time, from_sequence, from_link FROM audit_heads
-              WHERE tenant = $1 ORDER BY class, writer",
-            tenant.as_str()
-        )?;
-        Ok(rows.into_iter().map(StoredChain::from).collect())
-    }
-
-    /// Events of one chain in its order, those after `after`.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_range(
-        &mut self,
-        id: &ChainId,
-        after: u64,
-        page: Page,
-    ) -> Result<Vec<AuditEvent>, StoreError> {
-        q!(
-            self,
-            all as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4 ORDER BY sequence LIMIT $5",
-            &*id.tenant,
-            number(id.class),
-            uuid(id.writer),
-            signed(after),
-            page.limit()
-        )
-    }
-
-    /// The last event of a chain before a time.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_before(&mut self, id: &ChainId, time: Time) -> Result<Option<AuditEvent>, StoreError> {
-        q!(
-            self,
-            optional as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND class = $2 AND writer = $3 AND time < $4 ORDER BY sequence DESC LIMIT 1",
-            &*id.tenant,
-            number(id.class),
-            uuid(id.writer),
-            time
-        )
-    }
-
-    /// Signed checkpoints of the tenant, in their order, those after `after`.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_checkpoints(
-        &mut self,
-        tenant: &TenantId,
-        after: i64,
-        page: Page,
-    ) -> Result<Vec<(i64, String)>, StoreError> {
-        q!(
-            self,
-            all as (i64, String),
-            "SELECT number, statement FROM audit_checkpoints WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
-            tenant.as_str(),
-            after,
-            page.limit()
-        )
-    }
-
-    /// The last signed checkpoint of the tenant.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_last_checkpoint(
-        &mut self,
-        tenant: &TenantId,
-    ) -> Result<Option<(i64, String)>, StoreError> {
-        q!(
-            self,
-            optional as (i64, String),
-            "SELECT number, statement FROM audit_checkpoints WHERE tenant = $1 ORDER BY number DESC LIMIT 1",
-            tenant.as_str()
-        )
-    }
-
     async fn insert_events(&mut self, writer: Uuid, events: &[NewEvent]) -> Result<(), StoreError> {
         let started = std::time::Instant::now();
         let done = match self.conn() {
@@ -645,57 +371,20 @@ impl Platform<'_> {
     }
 }
 
-impl TenantScope<'_> {
-    /// The tenant's events, the newest first, those before `before`.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_search(
-        &self,
-        filter: &AuditFilter,
-        before: Option<AuditPlace>,
-        page: Page,
-    ) -> Result<Vec<AuditEvent>, StoreError> {
-        self.read().await?.audit_search(self.tenant(), filter, before, page).await
-    }
-}
-
-impl AuditFilter {
-    /// Whether an event with these keys is asked for; times are not looked at.
-    pub fn shows(&self, class: Class, payload: &serde_json::Value) -> bool {
-        let text = |field: &str| payload.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
-        let fits = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
-        let name = if text("name").is_empty() { text("object") } else { text("name") };
-        self.class.as_deref().is_none_or(|c| c == class.as_str())
-            && fits(&self.principal, text("principal"))
-            && fits(&self.route, text("route"))
-            && fits(&self.server, text("server"))
-            && fits(&self.name, name)
-            && fits(&self.outcome, text("outcome"))
-    }
-
-    /// Whether only times are asked for.
-    pub fn shows_all(&self) -> bool {
-        *self == Self { from: self.from, to: self.to, ..Self::default() }
-    }
-}
-
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-/// Later than every event, and still in the calendar of both engines: the year 9999.
-const FOREVER: i64 = 253_370_764_800_000_000;
 
 pub(super) fn uuid(writer: WriterId) -> Uuid {
     Uuid::from_bytes(*writer.as_bytes())
 }
 
-fn number(class: Class) -> i16 {
+pub(super) fn number(class: Class) -> i16 {
     match class {
         Class::Control => 1,
         Class::Data => 2,
     }
 }
 
-fn class_of(number: i16) -> Class {
+pub(super) fn class_of(number: i16) -> Class {
     if number == 1 { Class::Control } else { Class::Data }
 }
 
@@ -707,10 +396,10 @@ pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn unsigned(n: i64) -> u64 {
+pub(super) fn unsigned(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-fn hash(bytes: &[u8]) -> Hash {
+pub(super) fn hash(bytes: &[u8]) -> Hash {
     bytes.try_into().unwrap_or([0; 32])
 }

@@ -1,6 +1,6 @@
 //! A tenant's events on their way out, from one state of the store.
 
-use super::audit::{AuditFilter, StoredChain};
+use super::audit_read::{AuditFilter, StoredChain};
 use super::{Page, Store, StoreError, Time};
 use crate::audit::{AuditKey, Exporter, Head, Range, Row, Stored, cef, csv, csv_header, statement_hash};
 use crate::base::TenantId;

@@ -20,7 +20,7 @@ const HELD: u32 = 8;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Which database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// PostgreSQL 15 or later, shared by replicas.

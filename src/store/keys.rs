@@ -122,9 +122,10 @@ fn write(path: &Path, text: &Secret<String>) -> io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
+/// A name that nobody else uses, in this process or another.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}.new", uuid::Uuid::now_v7().simple()));
     path.with_file_name(name)
 }
 

@@ -13,6 +13,8 @@
 
 mod audit;
 mod audit_export;
+mod audit_read;
+mod backup;
 mod engine;
 mod error;
 mod keys;
@@ -37,8 +39,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-pub use audit::{AuditBatch, AuditEvent, AuditFilter, AuditPlace, Keys as AuditKeys, NewEvent, StoredChain};
+pub use audit::{AuditBatch, Keys as AuditKeys, NewEvent};
 pub use audit_export::{ExportError, ExportFormat, export};
+pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};
+pub use backup::{Into as RestoreInto, Manifest, TableManifest};
 pub use engine::Engine;
 pub use error::{Fault, StoreError};
 pub use leader::Seat;

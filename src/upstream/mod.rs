@@ -25,7 +25,6 @@ pub mod certs;
 pub mod circuit;
 mod era;
 mod ewma;
-mod guard;
 mod lease;
 pub mod outlier;
 mod peer;
@@ -42,11 +41,11 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use crate::base::guard::{AddressGuard, RefusedAddress};
 pub use budget::RetryBudget;
 pub use certs::{CaBundle, CertError, ClientIdentity};
 pub use circuit::CircuitState;
 pub use era::{DiscoverEntry, Eras, FIRST_MODERN, LATEST_LEGACY};
-pub use guard::{AddressGuard, RefusedAddress};
 pub use lease::{Lease, Outcome};
 pub use peer::client_connector;
 pub use pool::{NoTarget, Pick, Pinned};

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 
-use crate::upstream::guard::AddressGuard;
+use crate::base::guard::AddressGuard;
 use crate::upstream::outlier::nanos;
 
 /// Most addresses of one name; the rest of an answer is ignored, in address order.

@@ -263,3 +263,31 @@ async fn the_command_line_exports_what_it_then_proves() {
         "{csv}"
     );
 }
+
+#[tokio::test]
+async fn two_processes_that_hand_over_record_each_call_once() {
+    let up = Upstream::modern().await;
+    let builder = Gateway::relay(&[&up]).server("era: modern");
+    let old = builder.clone().start().await;
+    let caller = old.caller();
+    for _ in 0..10 {
+        assert_eq!(caller.ask(&caller.tool("a")).await.status(), 200);
+    }
+    let new = old.succeed(&builder).await.serving();
+    assert!(old.yield_to_successor().await);
+    let caller = new.caller();
+    for _ in 0..10 {
+        assert_eq!(caller.ask(&caller.tool("a")).await.status(), 200);
+    }
+    let store = embedded(&new);
+    let events = with_calls(&store, 20).await;
+    assert_eq!(calls(&events, "ok").len(), 20);
+    // What the old one left is gone once it is in the store.
+    eventually("only the files of the one that runs", async || {
+        let files = std::fs::read_dir(new.data_dir().join("spool")).unwrap();
+        let writers: std::collections::HashSet<String> =
+            files.map(|f| f.unwrap().file_name().to_string_lossy()[..32].to_owned()).collect();
+        (writers.len() == 1).then_some(())
+    })
+    .await;
+}

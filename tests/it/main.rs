@@ -15,4 +15,5 @@ mod reload;
 mod shutdown;
 mod store;
 mod support;
+mod tenants;
 mod tls;

@@ -794,7 +794,7 @@ add(
 add(
     "host-checked",
     "MCP 2025-11-25 transports §Security Warning: a foreign Host is refused (DNS rebinding).",
-    (SERVE, "if !self.admission.host(&host) {", "if !BROKEN && !self.admission.host(&host) {"),
+    (SERVE, "if !self.admission.host(&host) &&", "if !BROKEN && !self.admission.host(&host) &&"),
     caught_by="relay::browsers::a_foreign_host_is_refused_without_any_origin",
 )
 add(
@@ -1612,6 +1612,103 @@ add(
     caught_by="tls::a_server_behind_a_private_authority_must_be_who_it_is_said_to_be",
 )
 
+# === tenants: docs/tenants.md, "What a tenant may not say" ===
+
+TENANT = "src/config/validate/tenant.rs"
+EXPAND = "src/config/expand.rs"
+FETCH = "src/auth/fetch.rs"
+TENANT_TESTS = "lib::config::tests::tenants::"
+
+for name, rule, edit, test in [
+    (
+        "tenant-path",
+        "A route of a tenant is within the tenant's place.",
+        (TENANT, "filter(|path| !terms.owns_path(path))", "filter(|path| !terms.owns_path(path) && !BROKEN)"),
+        "paths_and_hosts_of_others_are_refused",
+    ),
+    (
+        "tenant-host",
+        "A host of a tenant's route is the tenant's.",
+        (TENANT, "filter(|(_, host)| !terms.owns_host(host))", "filter(|(_, host)| !terms.owns_host(host) && !BROKEN)"),
+        "paths_and_hosts_of_others_are_refused",
+    ),
+    (
+        "tenant-env",
+        "The environment is the operator's unless it is granted.",
+        (EXPAND, "if !self.rights.env =>", "if !self.rights.env && !BROKEN =>"),
+        "environment_and_files_of_the_gateway_are_refused",
+    ),
+    (
+        "tenant-file-reference",
+        "Files are the operator's unless they are granted.",
+        (EXPAND, "if !self.rights.file =>", "if !self.rights.file && !BROKEN =>"),
+        "environment_and_files_of_the_gateway_are_refused",
+    ),
+    (
+        "tenant-file-key",
+        "Keys that name files are no way around the grant.",
+        (TENANT, "file.is_some() && !terms.allows_files()", "file.is_some() && !terms.allows_files() && !BROKEN"),
+        "environment_and_files_of_the_gateway_are_refused",
+    ),
+    (
+        "tenant-literal-address",
+        "Addresses that the Internet does not reach need a grant.",
+        (TENANT, "if addresses.is_empty() ||", "if BROKEN || addresses.is_empty() ||"),
+        "addresses_that_the_internet_does_not_reach_are_refused",
+    ),
+    (
+        "tenant-issuer",
+        "Only issuers that are granted, where any are.",
+        (TENANT, "if !terms.allows_issuer(url) {", "if !terms.allows_issuer(url) && !BROKEN {"),
+        "issuers_and_key_sets_that_were_not_granted_are_refused",
+    ),
+    (
+        "tenant-anonymous",
+        "Callers who prove nothing need a grant.",
+        (TENANT, "&& !terms.allows_anonymous()", "&& !terms.allows_anonymous() && !BROKEN"),
+        "what_holds_for_the_whole_process_is_refused",
+    ),
+]:
+    add(name, f"docs/tenants.md: {rule}", edit, caught_by=TENANT_TESTS + test)
+
+add(
+    "guard-metadata-grant",
+    "docs/tenants.md: a wide network is no grant of link-local and metadata addresses.",
+    (
+        "src/base/guard.rs",
+        "net.prefix_len() >= narrow &&",
+        "(net.prefix_len() >= narrow || BROKEN) &&",
+    ),
+    caught_by="lib::base::guard::tests::a_wide_network_is_no_grant_of_metadata_or_link_local_addresses",
+)
+add(
+    "fetch-checked-addresses",
+    "docs/tenants.md: every address of every look-up is checked, also for keys.",
+    (FETCH, "e| refused = Some(e.clone())).is_ok())", "e| refused = Some(e.clone())).is_ok() || BROKEN)"),
+    caught_by="lib::auth::fetch::tests::a_tenants_fetches_dial_checked_addresses_only",
+)
+add(
+    "fetch-same-origin",
+    "docs/tenants.md: the keys of a granted issuer are at the issuer.",
+    (FETCH, "if spec.same_origin &&", "if spec.same_origin && !BROKEN &&"),
+    caught_by="lib::auth::fetch::tests::the_keys_of_a_granted_issuer_are_at_the_issuer",
+)
+add(
+    "targets-checked-addresses",
+    "docs/tenants.md: every address of every look-up is checked, and only checked ones are dialled.",
+    ("src/upstream/resolve.rs", "e| refused = Some(e.to_string())).is_ok())", "e| refused = Some(e.to_string())).is_ok() || BROKEN)"),
+    caught_by="lib::upstream::resolve::tests::only_checked_addresses_are_kept",
+)
+add(
+    "tenant-says-nothing",
+    "docs/tenants.md: without `identity` a tenant lets nobody in.",
+    (
+        "src/snapshot/compile/identity.rs",
+        "identity.says_nothing() && document.terms().is_operator()",
+        "identity.says_nothing() && (BROKEN || document.terms().is_operator())",
+    ),
+    caught_by="tenants::a_tenant_without_identity_lets_nobody_in",
+)
 # === Audit ===
 
 add(

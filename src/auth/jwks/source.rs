@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::jwks::{FetchError, KeyPrint, KeySet};
-use crate::base::Clock;
+use crate::base::guard::AddressGuard;
+use crate::base::{Clock, TenantId};
 
 /// The longest wait for a refresh on behalf of a request.
 pub const MAX_REFRESH_WAIT: Duration = Duration::from_secs(2);
@@ -51,6 +52,12 @@ pub struct JwksSpec {
     pub max_stale: Duration,
     /// Allows `http://` to hosts that are not loopback. Whoever is on the way can then forge any token.
     pub allow_http: bool,
+    /// Whose source it is: tenants share none, so that none can hold up another's keys.
+    pub tenant: TenantId,
+    /// Which addresses may be dialled for it.
+    pub guard: AddressGuard,
+    /// Whether the keys of an OpenID configuration must be at the issuer itself.
+    pub same_origin: bool,
 }
 
 impl JwksSpec {
@@ -60,7 +67,15 @@ impl JwksSpec {
             JwksLocation::File(_) => Duration::from_secs(10),
             _ => Duration::from_secs(300),
         };
-        Self { location, refresh, max_stale: Duration::from_secs(24 * 3600), allow_http: false }
+        Self {
+            location,
+            refresh,
+            max_stale: Duration::from_secs(24 * 3600),
+            allow_http: false,
+            tenant: TenantId::default(),
+            guard: AddressGuard::AllowAll,
+            same_origin: false,
+        }
     }
 
     fn check(&self) -> Result<(), JwksError> {

@@ -12,10 +12,10 @@ use super::units::{Period, Rate};
 use crate::base::Role;
 
 /// How callers prove who they are. A caller who proves nothing is refused, unless `anonymous` says otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// API keys (`tg_…`).
+    /// API keys (`tg_…`): `true` for those of the store, or a file with keys.
     pub api_keys: Option<ApiKeys>,
     /// Issuers of JWT access tokens.
     #[schemars(length(max = 32))]
@@ -28,12 +28,76 @@ pub struct Identity {
     pub revocations: Option<Revocations>,
     /// Bound on failed attempts per client address. Verified credentials still pass above it.
     pub failed_attempts: FailedAttempts,
+    /// Oldest that what the store last said about users, keys and revocations may be while it cannot be reached.
+    pub max_staleness: Period,
+    /// What happens beyond `max_staleness`.
+    pub on_stale: OnStale,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            api_keys: None,
+            issuers: Vec::new(),
+            anonymous: None,
+            loopback: None,
+            revocations: None,
+            failed_attempts: FailedAttempts::default(),
+            max_staleness: Period::from_secs(24 * 3600),
+            on_stale: OnStale::default(),
+        }
+    }
+}
+
+impl Identity {
+    /// Whether API keys of the store are accepted.
+    pub fn store_keys(&self) -> bool {
+        matches!(self.api_keys, Some(ApiKeys::Store(true)))
+    }
+
+    /// The file with API keys, if they come from one.
+    pub fn key_file(&self) -> Option<&KeyFile> {
+        match &self.api_keys {
+            Some(ApiKeys::File(file)) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is said of who may call.
+    pub fn says_nothing(&self) -> bool {
+        !self.store_keys()
+            && self.key_file().is_none()
+            && self.issuers.is_empty()
+            && self.anonymous.is_none()
+            && self.loopback.is_none()
+    }
+}
+
+/// What happens to callers whose standing the gateway has not heard of for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStale {
+    /// Callers with a key of the store are refused until the store can be reached again.
+    Refuse,
+    /// The gateway goes on with what it knows.
+    #[default]
+    Serve,
+}
+
+/// Where API keys are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ApiKeys {
+    /// `true`: in the store, where the API makes and revokes them. `false`: there are none.
+    Store(bool),
+    /// In a file.
+    File(KeyFile),
 }
 
 /// API keys in a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ApiKeys {
+pub struct KeyFile {
     /// File with hashed keys: a YAML list or JSON lines. Read again when it changes.
     pub file: PathBuf,
     /// Secret mixed into the hashes (HMAC), at least 16 bytes. Without it, a stolen file can be searched for keys.

@@ -15,6 +15,7 @@ pub mod route;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tenant;
 pub mod text;
 pub mod units;
 
@@ -26,14 +27,14 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Audit, Durability, MaskedField, OnFull, Retention, Spool};
 pub use identity::{
     Algorithm, Anonymous, ApiKeys, ClaimRule, ClaimTest, DefaultRole, FailedAttempts, Identity, Issuer,
-    IssuerKind, Jwks, Loopback, Revocations, RoleMapping, RoleName, Scalar,
+    IssuerKind, Jwks, KeyFile, Loopback, OnStale, Revocations, RoleMapping, RoleName, Scalar,
 };
 pub use limit::{Burst, BurstTokens, Cost, Limit, LimitKey, LimitKeys, PerRole};
 pub use listener::{
     AdminListener, ClientAuth, Cors, ForwardedHeader, ListenerLimits, ListenerTls, Listeners, McpListener,
     MetricsListener,
 };
-pub use net::{Address, Cidr, HostPattern, HttpUrl};
+pub use net::{Address, Cidr, HostPattern, HttpUrl, UrlPattern};
 pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, Rule};
 pub use process::{InsecureOptions, Runtime, Sessions, Shutdown};
 pub use route::Route;
@@ -43,6 +44,7 @@ pub use server::{
 };
 pub use store::{Encryption, MigrateWhen, Store};
 pub use telemetry::{AccessLog, Log, LogFormat, LogLevel, MetricsCaps, Otlp, Telemetry};
+pub use tenant::{Grants, SourceKind, Tenant, TenantDocument};
 pub use text::{BadText, HeaderName, Name, SecretText};
 pub use units::{Percent, Period, Rate, Size};
 
@@ -72,6 +74,13 @@ pub struct Document {
     /// How long sessions live and how many there may be.
     #[serde(default)]
     pub sessions: Sessions,
+    /// Where tenants and their documents come from. Changes need a restart.
+    #[serde(default)]
+    pub source: SourceKind,
+    /// Tenants besides `default`, whose servers, routes, limits, policies and identity are those of the top level.
+    #[serde(default)]
+    #[schemars(length(max = 10_000))]
+    pub tenants: Vec<Tenant>,
     /// The MCP servers behind the gateway.
     #[serde(default)]
     pub servers: Vec<Server>,
@@ -110,6 +119,8 @@ impl Default for Document {
             data_dir: data_dir(),
             store: Store::default(),
             sessions: Sessions::default(),
+            source: SourceKind::default(),
+            tenants: Vec::new(),
             servers: Vec::new(),
             routes: Vec::new(),
             limits: Vec::new(),

@@ -140,6 +140,26 @@ const fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
 
+/// Refuses hosts that different programs would read differently: `0x7f.1`, `2130706433` and `0177.0.0.1` are addresses to
+/// some and names to others, and what was checked would not be what is dialled.
+fn check_host(host: &str) -> Result<(), Option<&'static str>> {
+    if host.contains(':') {
+        return host
+            .parse::<std::net::Ipv6Addr>()
+            .map(drop)
+            .map_err(|_| Some("an IPv6 address without a zone"));
+    }
+    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return Err(None);
+    }
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+    if (hex || last.bytes().all(|b| b.is_ascii_digit())) && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return Err(Some("a host name, or an IPv4 address as four decimal numbers"));
+    }
+    Ok(())
+}
+
 impl FromStr for HttpUrl {
     type Err = BadText;
 
@@ -171,10 +191,7 @@ impl FromStr for HttpUrl {
                 .hint("put them under `credential`".into()));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let digits_only = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        if host.is_empty() || (digits_only && host.parse::<IpAddr>().is_err()) {
-            return Err(bad());
-        }
+        check_host(&host).map_err(|expected| expected.map_or_else(bad, BadText::expected))?;
         // `http` reads an unusable port as none at all, so what follows the host is looked at as text.
         let written =
             authority.as_str().rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
@@ -255,7 +272,84 @@ impl FromStr for HostPattern {
     }
 }
 
-display_as_str!(HttpUrl, HostPattern);
+/// What URLs may look like: `https://login.example.com`, `https://*.example.com:8443`, `https://example.com/realms/acme/*`.
+///
+/// Scheme and port must be the same, `*.` in front of the host stands for one or more labels. Without a path every path
+/// matches; a path matches whole, one that ends with `/*` everything below it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UrlPattern {
+    text: String,
+    https: bool,
+    host: HostPattern,
+    path: Option<String>,
+}
+
+impl UrlPattern {
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a URL is one of those meant. One that a program on the way could read as another path is not.
+    pub fn matches(&self, url: &HttpUrl) -> bool {
+        let port = self.host.port().unwrap_or(default_port(self.https));
+        url.https == self.https
+            && url.port == port
+            && crate::config::host_matches(&self.host, &url.host, Some(port))
+            && self.path.as_deref().is_none_or(|pattern| {
+                let path = url.path();
+                let plain = path.bytes().all(|b| b != b'%' && b != b'\\')
+                    && !path.split('/').any(|part| part == "." || part == "..");
+                plain
+                    && match pattern.strip_suffix('*') {
+                        Some(above) => path.len() > above.len() && path.starts_with(above),
+                        None => path == pattern,
+                    }
+            })
+    }
+}
+
+impl FromStr for UrlPattern {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || {
+            BadText::expected(
+                "a URL such as `https://login.example.com`, `https://*.example.com` or `https://example.com/acme/*`",
+            )
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
+        let https = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(BadText::expected("a URL with the scheme `http` or `https`")),
+        };
+        if text.len() > MAX_URL || rest.contains(['@', '#', '?', '%', '\\']) {
+            return Err(bad());
+        }
+        let (host, path) = match rest.find('/') {
+            Some(at) => (&rest[..at], Some(&rest[at..]).filter(|path| *path != "/" && *path != "/*")),
+            None => (rest, None),
+        };
+        let odd = |path: &str| {
+            let fixed = path.strip_suffix("/*").unwrap_or(path);
+            fixed.contains('*') || fixed.split('/').any(|part| part == "." || part == "..")
+        };
+        if path.is_some_and(odd) {
+            return Err(
+                bad().hint("`*` stands for a whole first label of the host or the rest of the path".into())
+            );
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            https,
+            host: host.parse().map_err(|_| bad())?,
+            path: path.map(str::to_owned),
+        })
+    }
+}
+
+display_as_str!(HttpUrl, HostPattern, UrlPattern);
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,6 +367,7 @@ text_value!(Address, "tollgate-address", r"^[0-9a-fA-F.:\[\]]+:[0-9]+$");
 text_value!(Cidr, "tollgate-cidr", r"^[0-9a-fA-F.:]+(/[0-9]+)?$");
 text_value!(HostPattern, "tollgate-host", r"^[^/]+$");
 text_value!(HttpUrl, "tollgate-url", r"^https?://[^#@]+$");
+text_value!(UrlPattern, "tollgate-url-pattern", r"^https?://[^#@?%]+$");
 
 #[cfg(test)]
 mod tests {
@@ -302,6 +397,62 @@ mod tests {
             "http://1.2.3/",
         ] {
             assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_in_other_spellings_are_no_hosts() {
+        for host in [
+            "2130706433",
+            "0177.0.0.1",
+            "127.1",
+            "0x7f000001",
+            "0x7f.0.0.1",
+            "127.0.0.0x1",
+            "127.0.0.1.",
+            "%31%32%37.0.0.1",
+            "１２７.0.0.1",
+            "[fe80::1%25eth0]",
+            "[::1",
+            "a b",
+        ] {
+            assert!(format!("http://{host}/").parse::<HttpUrl>().is_err(), "{host}");
+        }
+        for host in ["0xcafe.example.com", "1.example", "a_b.example", "[::ffff:127.0.0.1]", "example.com."] {
+            assert!(format!("http://{host}/").parse::<HttpUrl>().is_ok(), "{host}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_urls_match_by_part() {
+        let matches =
+            |pattern: &str, url: &str| pattern.parse::<UrlPattern>().unwrap().matches(&url.parse().unwrap());
+        assert!(matches("https://login.example.com", "https://login.example.com/any/path"));
+        assert!(matches("https://*.example.com/", "https://a.b.example.com"));
+        assert!(matches("https://example.com/realms/acme/*", "https://example.com/realms/acme/keys"));
+        for (pattern, url) in [
+            ("https://login.example.com", "http://login.example.com/"),
+            ("https://login.example.com", "https://login.example.com:8443/"),
+            ("https://login.example.com", "https://login.example.com.evil.com/"),
+            ("https://*.example.com", "https://evil.com/.example.com/"),
+            ("https://*.example.com", "https://example.com/"),
+            ("https://example.com/realms/acme/*", "https://example.com/realms/acme/../other/keys"),
+            ("https://example.com/realms/acme/*", "https://example.com/realms/acme/%2e%2e/other/keys"),
+            ("https://example.com/realms/acme/*", "https://example.com/realms/acmeother"),
+            ("https://example.com/realms/acme/*", "https://example.com/realms/acme/"),
+            ("https://example.com/keys", "https://example.com/keys/more"),
+        ] {
+            assert!(!matches(pattern, url), "{pattern} {url}");
+        }
+        for bad in [
+            "login.example.com",
+            "ftp://a",
+            "https://a*b.com",
+            "https://a/*/b",
+            "https://u@a",
+            "https://a/../*",
+        ] {
+            assert!(bad.parse::<UrlPattern>().is_err(), "{bad}");
         }
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::net::{Address, Cidr, HostPattern, HttpUrl};
+use super::net::{Address, Cidr, HostPattern, HttpUrl, UrlPattern};
 use super::units::{Percent, Period, Rate, Size};
 use crate::base::Secret;
 
@@ -88,6 +88,7 @@ pub fn check_format(format: &str, text: &str) -> Option<Result<(), BadText>> {
         "tollgate-secret" => parse::<SecretText>(text),
         "tollgate-size" => parse::<Size>(text),
         "tollgate-url" => parse::<HttpUrl>(text),
+        "tollgate-url-pattern" => parse::<UrlPattern>(text),
         _ => None,
     }
 }

@@ -35,8 +35,6 @@ fn every_unknown_key_is_reported_in_one_run() {
 #[test]
 fn what_a_later_version_may_do_is_refused_in_so_many_words() {
     for (text, at) in [
-        (format!("{BASE}source: database\n"), "source"),
-        (format!("{BASE}tenants: []\n"), "tenants"),
         (BASE.replace("    http:", "    stdio: { command: npx }\n    http:"), "stdio"),
         (BASE.replace("    http:", "    openapi: {}\n    http:"), "openapi"),
         (BASE.replace("servers: [weather] }", "servers: [weather], prefix: always }"), "prefix"),
@@ -44,8 +42,6 @@ fn what_a_later_version_may_do_is_refused_in_so_many_words() {
             BASE.replace("servers: [weather]", "servers: [{ name: weather, tools: {} }]"),
             "{ name: weather, tools",
         ),
-        (BASE.replace("identity:\n", "identity:\n  api_keys: true\n"), "true"),
-        (format!("{BASE}data_dir: \"${{secret:x}}\"\n"), "\"${secret"),
     ] {
         expect(&text, "unsupported", at, &["not supported by this version", "help: "]);
     }

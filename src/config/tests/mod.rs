@@ -1,7 +1,9 @@
 //! The rules of the document, one test per kind of finding.
 
+mod canonical;
 mod findings;
 mod rules;
+mod tenants;
 mod whole;
 
 use super::*;

@@ -33,7 +33,7 @@ pub(super) fn validate(context: &mut Context<'_>) {
         jwks(context, issuer, &path.key("jwks"));
         roles(context, &issuer.roles, &path.key("roles"));
     }
-    if let Some(pepper) = identity.api_keys.as_ref().and_then(|keys| keys.pepper.as_ref())
+    if let Some(pepper) = identity.key_file().and_then(|keys| keys.pepper.as_ref())
         && pepper.expose().len() < MIN_PEPPER
     {
         context

@@ -21,7 +21,6 @@ pub(super) fn validate(context: &mut Context<'_>) {
     hosts(context, &listeners.mcp, &base);
     cors(context, &listeners.mcp, &base.key("cors"));
     proxies(context, &listeners.mcp, &base);
-    exposure(context, &base);
     admin(context);
     metrics(context);
     collision(context);
@@ -189,15 +188,17 @@ fn proxies(context: &mut Context<'_>, mcp: &McpListener, base: &Path) {
 }
 
 /// Who can reach the listener, and who is let in.
-fn exposure(context: &mut Context<'_>, base: &Path) {
-    if !context.intact("identity") {
+pub(super) fn exposure(context: &mut Context<'_>) {
+    let document = context.document;
+    let base = Path::of("listeners.mcp");
+    // Without routes nobody is let in anywhere.
+    if !context.intact("identity") || (document.routes.is_empty() && !document.tenants.is_empty()) {
         return;
     }
-    let document = context.document;
     let identity = &document.identity;
     // A required client certificate keeps strangers out as well; who comes in is then `anonymous`.
     let certificates = document.listeners.mcp.tls.as_ref().is_some_and(requires_certificates);
-    let identified = identity.api_keys.is_some() || !identity.issuers.is_empty();
+    let identified = identity.store_keys() || identity.key_file().is_some() || !identity.issuers.is_empty();
     let loopback = document.listeners.mcp.address.is_loopback();
     let open = document.insecure_options.open;
     let guarded = certificates && identity.anonymous.is_some();

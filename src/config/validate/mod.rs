@@ -11,13 +11,16 @@ mod process;
 mod routes;
 mod servers;
 mod shadow;
+mod tenant;
+mod tenants;
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::findings::{Finding, Findings};
-use super::model::{Document, Name, Period, Policy};
+use super::model::{Document, Name, Period, Policy, SourceKind};
 use super::path::Path;
 use super::suggest::nearest;
+use super::terms::Terms;
 
 /// What validation asks other engines.
 #[derive(Clone, Copy)]
@@ -52,7 +55,7 @@ pub(crate) struct Context<'a> {
     pub(crate) document: &'a Document,
     pub(crate) hooks: Hooks<'a>,
     /// The parts that could not be typed and have been reported.
-    pub(crate) broken: &'a [Path],
+    pub(crate) broken: Vec<Path>,
     /// Names that the text defines, those of items that could not be typed included.
     pub(crate) names: Names,
     pub(crate) findings: Findings,
@@ -80,10 +83,45 @@ impl Names {
     }
 }
 
-/// Runs every rule.
+/// Runs every rule about a file, but those about the documents of its tenants.
 pub(crate) fn validate(context: &mut Context<'_>) {
     listeners::validate(context);
     process::validate(context);
+    tenants::validate(context);
+    sections(context);
+    if context.document.source == SourceKind::File {
+        listeners::exposure(context);
+    }
+}
+
+/// Runs every rule about which tenants there are.
+pub(crate) fn validate_platform(context: &mut Context<'_>) {
+    tenants::validate(context);
+    for (i, tenant) in context.document.tenants.iter().enumerate() {
+        if tenant.document.is_some() {
+            context
+                .error(
+                    "unknown-key",
+                    &Path::of("tenants").index(i).key("document"),
+                    "a document in the platform's own",
+                )
+                .hint("documents of tenants are stored each by itself");
+        }
+    }
+}
+
+/// Runs every rule about a tenant's document, which stands in `context` amid the static sections of the process.
+pub(crate) fn validate_tenant(context: &mut Context<'_>, terms: &Terms) {
+    if terms.is_operator() {
+        listeners::exposure(context);
+        tenants::own_routes(context);
+    } else {
+        tenant::validate(context, terms);
+    }
+    sections(context);
+}
+
+fn sections(context: &mut Context<'_>) {
     servers::validate(context);
     routes::validate(context);
     limits::validate(context);
@@ -95,7 +133,11 @@ pub(crate) fn validate(context: &mut Context<'_>) {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(crate) fn new(document: &'a Document, hooks: Hooks<'a>, broken: Vec<Path>, names: Names) -> Self {
+        Self { document, hooks, broken, names, findings: Findings::default() }
+    }
+
     pub(crate) fn error(
         &mut self,
         code: &'static str,

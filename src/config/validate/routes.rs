@@ -4,18 +4,19 @@ use std::collections::HashMap;
 
 use super::Context;
 use crate::config::hosts::host_matches;
-use crate::config::model::Route;
 use crate::config::model::limit::DEFAULT_LIMIT;
+use crate::config::model::{Route, SourceKind};
 use crate::config::path::Path;
 
 /// Paths that the gateway answers itself.
-const RESERVED_PATHS: [&str; 1] = ["/.well-known"];
+pub(super) const RESERVED_PATHS: [&str; 1] = ["/.well-known"];
 
 pub(super) fn validate(context: &mut Context<'_>) {
     let document = context.document;
     context.unique("routes", "route", document.routes.iter().map(|r| &r.name));
     context.names.limits.insert(DEFAULT_LIMIT.to_owned());
-    if document.routes.is_empty() && context.intact("routes") {
+    let elsewhere = !document.tenants.is_empty() || document.source == SourceKind::Database;
+    if document.routes.is_empty() && !elsewhere && context.intact("routes") {
         context
             .warning("no-routes", &Path::of("routes"), "there is nothing for clients to dial")
             .hint("add a route: `{ name: demo, servers: [demo] }`");
@@ -33,33 +34,37 @@ pub(super) fn validate(context: &mut Context<'_>) {
 
 fn shape(context: &mut Context<'_>, route: &Route, base: &Path) {
     let Some(text) = &route.path else { return };
-    let path = base.key("path");
+    path_shape(context, text, &base.key("path"));
+}
+
+/// Reports paths that are not written as they must be.
+pub(super) fn path_shape(context: &mut Context<'_>, text: &str, path: &Path) {
     let expected = "a path such as `/mcp/weather`";
     let odd = |b: u8| !(b.is_ascii_alphanumeric() || b"/-_.~".contains(&b));
     if !text.starts_with('/') {
         context
-            .error("bad-value", &path, "a path that does not start with `/`")
+            .error("bad-value", path, "a path that does not start with `/`")
             .expected(expected)
             .hint(format!("write `/{text}`"));
     } else if text.bytes().any(odd) {
         context
-            .error("bad-value", &path, "a path with other than letters, digits, `-`, `_`, `.` and `~`")
+            .error("bad-value", path, "a path with other than letters, digits, `-`, `_`, `.` and `~`")
             .expected(expected);
     } else if text.len() > 1 && text.ends_with('/') {
-        context.error("bad-value", &path, "a path that ends with `/`").expected(expected).hint(format!(
+        context.error("bad-value", path, "a path that ends with `/`").expected(expected).hint(format!(
             "write `{}`; it matches with a trailing slash as well",
             text.trim_end_matches('/')
         ));
     } else if text.len() > 1
         && text[1..].split('/').any(|part| part.is_empty() || part == "." || part == "..")
     {
-        context.error("bad-value", &path, "a path with an empty, `.` or `..` segment").expected(expected);
+        context.error("bad-value", path, "a path with an empty, `.` or `..` segment").expected(expected);
     }
     if let Some(reserved) =
-        RESERVED_PATHS.into_iter().find(|r| text == r || text.starts_with(&format!("{r}/")))
+        RESERVED_PATHS.into_iter().find(|r| text == *r || text.starts_with(&format!("{r}/")))
     {
         context
-            .error("reserved-path", &path, format!("the gateway itself answers under `{reserved}`"))
+            .error("reserved-path", path, format!("the gateway itself answers under `{reserved}`"))
             .expected(expected);
     }
 }

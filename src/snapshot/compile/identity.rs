@@ -8,79 +8,102 @@ use crate::auth::{
     JwksSpec, KeyTable, KindRule, RevocationList, RoleMapping, RoleRule,
 };
 use crate::base::{Role, TenantId};
+use crate::config::Validated;
 use crate::config::model::{self, Algorithm};
+use crate::snapshot::TenantIdentity;
 
 /// Identity, built and not yet in force.
 pub(super) struct Identity {
     pub(super) authenticator: Arc<Authenticator>,
+    registries: TenantIdentity,
     api_keys: KeyTable,
-    revocations: RevocationList,
+    revocations: Option<RevocationList>,
 }
 
 impl Identity {
     /// Puts keys and revocations in force; the authenticator comes with the snapshot.
-    pub(super) fn commit(&self, state: &State) {
-        state.api_keys.install(self.api_keys.clone());
-        state.revocations.replace(self.revocations.clone());
+    pub(super) fn commit(&self, tenant: &TenantId, state: &State) {
+        self.registries.file_keys.install(self.api_keys.clone());
+        match &self.revocations {
+            Some(list) => self.registries.revocations.replace(list.clone()),
+            // Whatever the feed brought stays.
+            None if state.identities.is_fed() => {}
+            None => self.registries.revocations.replace(RevocationList::default()),
+        }
+        state.identities.keep(tenant, self.registries.clone());
     }
 }
 
 pub(super) fn compile(
-    tenant: &TenantId,
-    identity: &model::Identity,
-    plaintext_jwks: bool,
+    document: &Validated,
     state: &State,
     files: &mut Files<'_>,
 ) -> Result<Identity, Vec<CompileError>> {
+    let tenant = document.tenant();
+    let model = document.document();
+    let identity = &model.identity;
     let mut errors = Vec::new();
     let mut issuers = Vec::new();
     for issuer in &identity.issuers {
-        match issuer_spec(issuer, plaintext_jwks, state, files) {
+        match issuer_spec(issuer, document, state, files) {
             Ok(spec) => issuers.push(spec),
             Err(e) => errors.push(CompileError::new(format!("identity.issuers.{}", issuer.name), e)),
         }
     }
+    let pepper = identity.key_file().and_then(|keys| keys.pepper.as_ref());
+    let registries = match state.identities.peppered(tenant, pepper) {
+        Ok(registries) => registries,
+        Err(e) => {
+            errors.push(CompileError::new("identity.api_keys.pepper", e));
+            state.identities.of(tenant)
+        }
+    };
     let mut api_keys = KeyTable::default();
-    if let Some(keys) = &identity.api_keys {
+    if let Some(keys) = identity.key_file() {
         let at = "identity.api_keys.file";
         match files.text(&keys.file, at) {
-            Ok(text) => match state.api_keys.parse(&text) {
+            Ok(text) => match registries.file_keys.parse(&text) {
                 Ok(table) => api_keys = table,
                 Err(lines) => errors.extend(lines.iter().map(|l| at_line(at, &keys.file, l))),
             },
             Err(e) => errors.push(e),
         }
     }
-    let mut revocations = RevocationList::default();
+    let mut revocations = None;
     if let Some(list) = &identity.revocations {
         let at = "identity.revocations.file";
+        if state.identities.is_fed() {
+            errors.push(CompileError::new(at, "revocations come from the store; revoke there"));
+        }
         match files.text(&list.file, at) {
             Ok(text) => match RevocationList::parse(&text) {
-                Ok(parsed) => revocations = parsed,
+                Ok(parsed) => revocations = Some(parsed),
                 Err(lines) => errors.extend(lines.iter().map(|l| at_line(at, &list.file, l))),
             },
             Err(e) => errors.push(e),
         }
     }
-    // A document that says nothing of identity is one that passed validation as open.
-    let says_nothing = identity.api_keys.is_none()
-        && identity.issuers.is_empty()
-        && identity.anonymous.is_none()
-        && identity.loopback.is_none();
+    // An operator's document that says nothing of identity is one that passed validation as open; a tenant's lets
+    // nobody in.
+    let open = identity.says_nothing() && document.terms().is_operator();
     let spec = AuthSpec {
         tenant: tenant.clone(),
         issuers,
-        api_keys: identity.api_keys.as_ref().map(|_| state.api_keys.clone()),
+        api_keys: if identity.store_keys() {
+            Some(registries.store_keys.clone())
+        } else {
+            identity.key_file().map(|_| registries.file_keys.clone())
+        },
         anonymous: match &identity.anonymous {
             Some(anonymous) => Some(Role::from(anonymous.role)),
-            None => says_nothing.then_some(Role::Anonymous),
+            None => open.then_some(Role::Anonymous),
         },
         loopback: identity.loopback.as_ref().map(|l| Role::from(l.role)),
-        revocations: state.revocations.clone(),
+        revocations: registries.revocations.clone(),
     };
     match Authenticator::compile(spec, state.auth.clone()) {
         Ok(authenticator) if errors.is_empty() => {
-            Ok(Identity { authenticator: Arc::new(authenticator), api_keys, revocations })
+            Ok(Identity { authenticator: Arc::new(authenticator), registries, api_keys, revocations })
         }
         Ok(_) => Err(errors),
         Err(e) => {
@@ -96,7 +119,7 @@ fn at_line(at: &str, file: &std::path::Path, line: &crate::auth::LineError) -> C
 
 fn issuer_spec(
     issuer: &model::Issuer,
-    plaintext_jwks: bool,
+    document: &Validated,
     state: &State,
     files: &mut Files<'_>,
 ) -> Result<IssuerSpec, String> {
@@ -113,7 +136,11 @@ fn issuer_spec(
         .source(JwksSpec {
             refresh: issuer.jwks.refresh().get(),
             max_stale: issuer.jwks.max_stale.get(),
-            allow_http: plaintext_jwks,
+            allow_http: document.document().insecure_options.plaintext_jwks,
+            tenant: document.tenant().clone(),
+            guard: document.terms().guard(),
+            // Where the issuer's configuration may send us was not granted, but for the issuer itself.
+            same_origin: !document.terms().issuers().is_empty(),
             ..JwksSpec::new(location)
         })
         .map_err(|e| format!("jwks: {e}"))?;

@@ -1,6 +1,6 @@
 //! From a validated document to a snapshot: the only way there is.
 //!
-//! Two steps. First everything is built and checked that can fail: certificates are read, policies and limits compiled,
+//! Each tenant by itself, in two steps. First everything is built and checked that can fail: certificates are read, policies and limits compiled,
 //! keys parsed. Only when all of it holds are the registries touched (servers, keys, revocations), which cannot fail any
 //! more. So a document that does not compile changes nothing.
 
@@ -10,21 +10,21 @@ mod server;
 
 pub use rules::policy_findings;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
-use crate::auth::{AuthState, JwksStore, KeyStore, Revocations, challenge};
+use crate::auth::{AuthState, JwksStore, challenge};
 use crate::base::glob::Glob;
-use crate::base::{Clock, RouteId, ServerId, TenantId};
-use crate::config::Validated;
+use crate::base::{Clock, RouteId, ServerId};
 use crate::config::model;
+use crate::config::{Terms, Validated};
 use crate::route::{HostPattern, Table};
-use crate::snapshot::{HashOn, Route, Snapshot};
+use crate::snapshot::{HashOn, Identities, Route, Snapshot, TenantSnapshot};
 use crate::telemetry::Metrics;
 use crate::upstream::{ServerSpec, Upstreams};
 
@@ -40,10 +40,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Key sets of issuers.
     pub jwks: Arc<JwksStore>,
-    /// API keys.
-    pub api_keys: Arc<KeyStore>,
-    /// Revoked credentials.
-    pub revocations: Arc<Revocations>,
+    /// API keys and revoked credentials, by tenant.
+    pub identities: Arc<Identities>,
     /// Verified tokens, failed attempts.
     pub auth: AuthState,
     /// Time.
@@ -94,8 +92,18 @@ impl Files<'_> {
     }
 }
 
-/// Compiles a document. `origin` is scheme, host and port that clients dial, without a trailing slash; `read` reads a
-/// file, at most [`MAX_FILE`] bytes.
+/// The outcome of compiling one tenant's document.
+#[derive(Debug)]
+pub struct CompiledTenant {
+    /// What to publish.
+    pub snapshot: Arc<TenantSnapshot>,
+    /// Files that went into it besides the document, for watching.
+    pub files: Vec<PathBuf>,
+}
+
+/// Compiles a file: the operator's own document and those of all its tenants, whose revisions are then counted by this
+/// process. `origin` is scheme, host and port that clients dial, without a trailing slash; `read` reads a file, at most
+/// [`MAX_FILE`] bytes.
 ///
 /// # Errors
 /// Everything that was found wrong; nothing has changed then.
@@ -105,81 +113,221 @@ pub fn compile(
     state: &State,
     read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
 ) -> Result<Compiled, Vec<CompileError>> {
-    static GENERATION: AtomicU64 = AtomicU64::new(0);
-    let tenant = TenantId::default();
-    let mut errors = Vec::new();
+    let (compiled, errors) = file(None, document, origin, state, read);
+    match compiled {
+        Some(compiled) if errors.is_empty() => Ok(compiled),
+        _ => Err(errors),
+    }
+}
+
+/// The same when there is a snapshot already: a tenant whose document does not compile keeps what it has there, and the
+/// others go on. The errors are those of the tenants that kept what they had.
+///
+/// # Errors
+/// What is wrong with the operator's own document; nothing has changed then.
+pub fn recompile(
+    previous: &Snapshot,
+    document: &Validated,
+    origin: &str,
+    state: &State,
+    read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<(Compiled, Vec<CompileError>), Vec<CompileError>> {
+    let (compiled, errors) = file(Some(previous), document, origin, state, read);
+    compiled.map(|compiled| (compiled, errors.clone())).ok_or(errors)
+}
+
+fn file(
+    previous: Option<&Snapshot>,
+    document: &Validated,
+    origin: &str,
+    state: &State,
+    read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> (Option<Compiled>, Vec<CompileError>) {
+    static REVISION: AtomicU64 = AtomicU64::new(0);
     let mut files = Files { read, seen: Vec::new() };
-    let model = document.document();
-    let specs: Vec<Option<ServerSpec>> = model
-        .servers
-        .iter()
-        .map(|s| keep(server::spec(&tenant, s, &mut files).map_err(|e| vec![e]), &mut errors))
-        .collect();
-    let plaintext_jwks = model.insecure_options.plaintext_jwks;
-    let identity =
-        keep(identity::compile(&tenant, &model.identity, plaintext_jwks, state, &mut files), &mut errors);
-    let rules = keep(rules::compile(&tenant, document), &mut errors);
-    let table = keep(route_table(document), &mut errors);
-    let (Some(identity), Some(rules), Some(_), true) = (identity, rules, table, errors.is_empty()) else {
-        return Err(errors);
-    };
-
-    // From here on nothing fails.
-    identity.commit(state);
-    let mut servers = Vec::new();
-    for spec in specs.into_iter().flatten() {
-        let id = spec.id.clone();
-        let server =
-            state.upstreams.apply(spec).map_err(|e| vec![CompileError::new(format!("servers.{id}"), e)])?;
-        servers.push((id, server));
+    let mut errors = Vec::new();
+    let mut ready = Vec::new();
+    let documents = std::iter::once(document).chain(document.tenants().iter().map(|tenant| &**tenant));
+    for document in documents {
+        let prefix = match document.terms().is_operator() {
+            true => String::new(),
+            false => format!("tenants.{}.", document.tenant()),
+        };
+        match Prepared::new(document, state, &mut files) {
+            Ok(prepared) => ready.push(prepared),
+            Err(found) => errors
+                .extend(found.into_iter().map(|e| CompileError { path: format!("{prefix}{}", e.path), ..e })),
+        }
     }
-    let live: HashSet<&ServerId> = servers.iter().map(|(id, _)| id).collect();
-    state.upstreams.retain(|_, id| live.contains(id));
-
-    let mut table = Table::default();
-    let mut routes = Vec::new();
-    for resolved in document.routes() {
-        let id = RouteId::new(resolved.route.name.as_str());
-        let server_id = ServerId::new(resolved.server.name.as_str());
-        let Some((_, server)) = servers.iter().find(|(id, _)| *id == server_id) else { continue };
-        let url = route_url(origin, resolved.path);
-        let scopes: Vec<&str> = resolved.route.scopes.iter().map(String::as_str).collect();
-        let issuers: Vec<&str> = identity.authenticator.authorization_servers().collect();
-        let metadata = (!issuers.is_empty()).then(|| {
-            Bytes::from(challenge::protected_resource_metadata(&url, issuers.iter().copied(), &scopes))
-        });
-        let audiences =
-            std::iter::once(url.as_str()).chain(resolved.route.audiences.iter().map(String::as_str));
-        let route = Arc::new(Route {
-            path: resolved.path.into(),
-            audiences: audiences.map(Into::into).collect(),
-            scopes: scopes.iter().map(|s| (*s).into()).collect(),
-            metadata_url: challenge::metadata_url(&url).unwrap_or_default().into(),
-            metadata,
-            url: url.into(),
-            authenticator: identity.authenticator.clone(),
-            limits: resolved.limits().filter_map(|l| rules.limit(l.name.as_str())).collect(),
-            policy: resolved.policy.and_then(|p| rules.policy(p.name.as_str())),
-            methods: resolved.route.methods.iter().filter_map(|m| Glob::new(m).ok()).collect(),
-            server: server.clone(),
-            attempts: resolved.server.retry.attempts as usize,
-            hash_on: hash_on(resolved.server),
-            metrics: Arc::new(state.metrics.route(&tenant, &id, std::slice::from_ref(&server_id))),
-            server_metrics: state.metrics.server(&tenant, &server_id),
-            tenant_metrics: state.metrics.tenant(&tenant),
-            tenant: tenant.clone(),
-            id,
-            server_id,
-        });
-        // `route_table` has seen that nothing collides.
-        let _ = table.insert(&hosts(resolved.route), resolved.path, route.clone());
-        routes.push(route);
+    let operators = ready.first().is_some_and(|first| first.document.terms().is_operator());
+    if !operators || (previous.is_none() && !errors.is_empty()) {
+        return (None, errors);
     }
-    let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
-    let snapshot = Snapshot { generation, revision: document.revision().as_str().into(), table, routes };
+    let revision = REVISION.fetch_add(1, Ordering::Relaxed) + 1;
+    let mut tenants = Vec::new();
+    for prepared in ready {
+        match prepared.commit(revision, origin, state) {
+            Ok(tenant) => tenants.push(tenant),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if let Some(previous) = previous {
+        let failed = document.tenants().iter().map(|tenant| tenant.tenant());
+        let failed = failed.filter(|tenant| !tenants.iter().any(|done| done.tenant == **tenant));
+        let kept: Vec<_> = failed.filter_map(|tenant| previous.tenant(tenant).cloned()).collect();
+        tenants.extend(kept);
+    }
+    let snapshot = Snapshot::new(tenants);
+    state.retain(&snapshot);
     files.seen.sort();
     files.seen.dedup();
-    Ok(Compiled { snapshot, files: files.seen })
+    (Some(Compiled { snapshot, files: files.seen }), errors)
+}
+
+/// Compiles the document of one tenant and touches nothing of any other. `revision` is the number that answers name.
+///
+/// # Errors
+/// Everything that was found wrong; nothing has changed then.
+pub fn compile_tenant(
+    document: &Validated,
+    revision: u64,
+    origin: &str,
+    state: &State,
+    read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<CompiledTenant, Vec<CompileError>> {
+    let mut files = Files { read, seen: Vec::new() };
+    let snapshot = Prepared::new(document, state, &mut files)?.commit(revision, origin, state)?;
+    files.seen.sort();
+    files.seen.dedup();
+    Ok(CompiledTenant { snapshot, files: files.seen })
+}
+
+impl State {
+    /// Forgets what belongs to tenants that a snapshot has no more.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        self.upstreams.retain(|tenant, _| snapshot.tenant(tenant).is_some());
+        self.identities.retain(|tenant| snapshot.tenant(tenant).is_some());
+    }
+}
+
+/// A document with everything built that can fail.
+struct Prepared<'a> {
+    document: &'a Validated,
+    specs: Vec<ServerSpec>,
+    identity: identity::Identity,
+    rules: rules::Rules,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(document: &'a Validated, state: &State, files: &mut Files<'_>) -> Result<Self, Vec<CompileError>> {
+        let tenant = document.tenant();
+        let mut errors = Vec::new();
+        let specs: Vec<Option<ServerSpec>> = document
+            .document()
+            .servers
+            .iter()
+            .map(|s| keep(server::spec(document.terms(), s, files).map_err(|e| vec![e]), &mut errors))
+            .collect();
+        let identity = keep(identity::compile(document, state, files), &mut errors);
+        let rules = keep(rules::compile(tenant, document), &mut errors);
+        let table = keep(route_table(document), &mut errors);
+        let (Some(identity), Some(rules), Some(()), true) = (identity, rules, table, errors.is_empty())
+        else {
+            return Err(errors);
+        };
+        Ok(Self { document, specs: specs.into_iter().flatten().collect(), identity, rules })
+    }
+
+    /// Links everything with the registries. Nothing fails any more, but for what `ServerSpec::validate` has promised.
+    fn commit(
+        self,
+        revision: u64,
+        origin: &str,
+        state: &State,
+    ) -> Result<Arc<TenantSnapshot>, Vec<CompileError>> {
+        let Self { document, specs, identity, rules } = self;
+        let tenant = document.tenant().clone();
+        identity.commit(&tenant, state);
+        let mut servers = HashMap::new();
+        for spec in specs {
+            let id = spec.id.clone();
+            let server = state
+                .upstreams
+                .apply(spec)
+                .map_err(|e| vec![CompileError::new(format!("servers.{id}"), e)])?;
+            servers.insert(id, server);
+        }
+        state.upstreams.retain(|of, id| *of != tenant || servers.contains_key(id));
+
+        let named = HeaderValue::try_from(format!("{tenant}@{revision}"));
+        let named = named.unwrap_or_else(|_| HeaderValue::from_static("-"));
+        let issuers: Vec<&str> = identity.authenticator.authorization_servers().collect();
+        let mut table = Table::default();
+        let mut routes = Vec::new();
+        for resolved in document.routes() {
+            let id = RouteId::new(resolved.route.name.as_str());
+            let server_id = ServerId::new(resolved.server.name.as_str());
+            let Some(server) = servers.get(&server_id) else { continue };
+            let url = route_url(&origin_of(document.terms(), resolved.route, origin), resolved.path);
+            let scopes: Vec<&str> = resolved.route.scopes.iter().map(String::as_str).collect();
+            let metadata = (!issuers.is_empty()).then(|| {
+                Bytes::from(challenge::protected_resource_metadata(&url, issuers.iter().copied(), &scopes))
+            });
+            let audiences =
+                std::iter::once(url.as_str()).chain(resolved.route.audiences.iter().map(String::as_str));
+            let route = Arc::new(Route {
+                path: resolved.path.into(),
+                audiences: audiences.map(Into::into).collect(),
+                scopes: scopes.iter().map(|s| (*s).into()).collect(),
+                metadata_url: challenge::metadata_url(&url).unwrap_or_default().into(),
+                metadata,
+                url: url.into(),
+                authenticator: identity.authenticator.clone(),
+                limits: resolved.limits().filter_map(|l| rules.limit(l.name.as_str())).collect(),
+                policy: resolved.policy.and_then(|p| rules.policy(p.name.as_str())),
+                methods: resolved.route.methods.iter().filter_map(|m| Glob::new(m).ok()).collect(),
+                server: server.clone(),
+                attempts: resolved.server.retry.attempts as usize,
+                hash_on: hash_on(resolved.server),
+                metrics: Arc::new(state.metrics.route(&tenant, &id, std::slice::from_ref(&server_id))),
+                server_metrics: state.metrics.server(&tenant, &server_id),
+                tenant_metrics: state.metrics.tenant(&tenant),
+                revision: named.clone(),
+                tenant: tenant.clone(),
+                id,
+                server_id,
+            });
+            // `route_table` has seen that nothing collides.
+            let _ = table.insert(&hosts(resolved.route), resolved.path, route.clone());
+            routes.push(route);
+        }
+        Ok(Arc::new(TenantSnapshot {
+            tenant,
+            revision,
+            hash: document.revision().as_str().into(),
+            terms: document.terms().clone(),
+            table,
+            routes,
+        }))
+    }
+}
+
+/// Scheme, host and port of a tenant's routes: those of the listener, on the first host without `*` that the route or else
+/// the tenant has of its own. Routes of the operator are all on the listener's own.
+fn origin_of(terms: &Terms, route: &model::Route, origin: &str) -> String {
+    if terms.is_operator() {
+        return origin.to_owned();
+    }
+    let own = route.hosts.iter().map(model::HostPattern::host).find(|host| !host.starts_with('*'));
+    let (Some(host), Some((scheme, authority))) = (own.or(terms.canonical_host()), origin.split_once("://"))
+    else {
+        return origin.to_owned();
+    };
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
+    match port {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    }
 }
 
 fn keep<T>(result: Result<T, Vec<CompileError>>, errors: &mut Vec<CompileError>) -> Option<T> {

@@ -8,7 +8,8 @@ use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
 use super::{CompileError, Files};
-use crate::base::{ServerId, TenantId};
+use crate::base::ServerId;
+use crate::config::Terms;
 use crate::config::model::{self, Credential, Period, Probe};
 use crate::upstream::{
     Balance, BreakerSpec, CaBundle, ClientIdentity, EraHint, HealthSpec, OutlierSpec, ProbeKind, RetrySpec,
@@ -17,7 +18,7 @@ use crate::upstream::{
 
 /// What the registry of servers takes.
 pub(super) fn spec(
-    tenant: &TenantId,
+    terms: &Terms,
     server: &model::Server,
     files: &mut Files<'_>,
 ) -> Result<ServerSpec, CompileError> {
@@ -74,7 +75,8 @@ pub(super) fn spec(
             percent: (server.retry.budget.fraction() * 100.0).round() as u32,
             min_per_second: server.retry.min_per_second,
         },
-        ..ServerSpec::new(tenant.clone(), ServerId::new(server.name.as_str()), targets)
+        guard: terms.guard(),
+        ..ServerSpec::new(terms.tenant().clone(), ServerId::new(server.name.as_str()), targets)
     };
     spec.validate().map_err(|e| CompileError::new(&at, e))?;
     Ok(spec)

@@ -12,9 +12,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::base::guard::AddressGuard;
 use crate::base::{ServerId, TargetId, TenantId};
 use crate::upstream::certs::{CaBundle, ClientIdentity};
-use crate::upstream::guard::AddressGuard;
 
 pub use validate::SpecError;
 

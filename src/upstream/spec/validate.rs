@@ -4,7 +4,7 @@ use http::{HeaderName, header};
 use rustls_pki_types::ServerName;
 
 use crate::base::TargetId;
-use crate::upstream::guard::RefusedAddress;
+use crate::base::guard::RefusedAddress;
 use crate::upstream::spec::{
     EraHint, HealthSpec, MAX_TARGETS, MAX_WEIGHT, MIN_INTERVAL, ProbeKind, ServerSpec,
 };

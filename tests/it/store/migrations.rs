@@ -17,10 +17,8 @@ async fn they_go_down_to_nothing_and_up_again(fixture: Fixture) {
     let before = tables(&fixture);
     // One at a time, so that each one's way back leads to where it came from.
     for migration in all.iter().rev() {
-        assert_eq!(
-            fixture.store.migrate_down(migration.version - 1).await.unwrap(),
-            [migration.name.clone()]
-        );
+        let undone = fixture.store.migrate_down(migration.version - 1).await.unwrap();
+        assert_eq!(undone, std::slice::from_ref(&migration.name));
     }
     assert_eq!(tables(&fixture).keys().collect::<Vec<_>>(), ["schema_migrations"]);
     assert_eq!(fixture.store.migrate_up().await.unwrap().len(), all.len());

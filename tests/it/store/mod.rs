@@ -1,8 +1,10 @@
 //! The store, on both engines: `each_engine!` runs a test on SQLite and on a PostgreSQL of the tests' own.
 
 mod audit;
+mod backup;
 mod fleet;
 mod isolation;
+mod kill;
 mod migrations;
 mod revisions;
 mod secrets;

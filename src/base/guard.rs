@@ -1,4 +1,4 @@
-//! Which addresses a server's targets may have.
+//! Which addresses a server's targets may have, and an issuer's keys.
 //!
 //! A tenant that may name hosts freely could point a target at the gateway's own network (SSRF), or at a name that
 //! later resolves to it (DNS rebinding). The guard is asked about every address of every resolution, and peers are
@@ -9,14 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// What a target may resolve to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddressGuard {
     /// Any address. For documents of the platform's owner.
     #[default]
     AllowAll,
     /// Public addresses, and those in the given networks.
     PublicOnly {
-        /// Networks that are allowed although they are not public.
+        /// Networks that are allowed although they are not public. They cover link-local addresses and those of cloud
+        /// metadata services only if they are no wider than what is special about these: `10.0.0.0/8` and `0.0.0.0/0`
+        /// say nothing about `169.254.169.254`.
         except: Vec<IpNet>,
     },
 }
@@ -41,12 +43,31 @@ impl AddressGuard {
         let AddressGuard::PublicOnly { except } = self else { return Ok(()) };
         let plain = address.to_canonical();
         let Some(kind) = special(plain) else { return Ok(()) };
-        if except.iter().any(|net| net.contains(&plain)) {
+        let narrow = narrowest(plain);
+        if except.iter().any(|net| net.prefix_len() >= narrow && net.contains(&plain)) {
             return Ok(());
         }
         Err(RefusedAddress { address, kind })
     }
 }
+
+/// How many bits a network must fix, at least, to be taken as a grant of an address that hands out credentials.
+fn narrowest(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(v4) if METADATA_V4.contains(&v4) => 32,
+        IpAddr::V4(v4) if v4.is_link_local() => 16,
+        IpAddr::V6(v6) if METADATA_V6.contains(&v6) => 128,
+        IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80 => 10,
+        _ => 0,
+    }
+}
+
+/// Metadata services of clouds outside of the link-local networks: Alibaba, Oracle.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+
+/// Metadata services of clouds: AWS, Google.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// What is special about an address; `None` for one that is reachable on the public Internet.
 fn special(address: IpAddr) -> Option<&'static str> {
@@ -68,7 +89,7 @@ fn special_v4(v4: Ipv4Addr) -> Option<&'static str> {
         Some("a link-local address")
     } else if a == 100 && (64..128).contains(&b) {
         Some("a carrier-grade NAT address")
-    } else if (a == 192 && b == 0 && c == 0) || a >= 240 {
+    } else if (a == 192 && b == 0 && c == 0) || (a == 192 && b == 88 && c == 99) || a >= 240 {
         Some("a reserved address")
     } else if v4.is_documentation() || (a == 198 && (b == 18 || b == 19)) {
         Some("a documentation or benchmark address")
@@ -89,9 +110,13 @@ fn special_v6(v6: Ipv6Addr) -> Option<&'static str> {
         Some("a private address")
     } else if s[0] & 0xffc0 == 0xfe80 {
         Some("a link-local address")
+    } else if s[0] & 0xffc0 == 0xfec0 {
+        Some("a site-local address")
     } else if v6.is_multicast() {
         Some("a multicast address")
-    } else if s[0] == 0x2001 && s[1] == 0xdb8 {
+    } else if s[..4] == [0x100, 0, 0, 0] || s[0] == 0x5f00 || s[..3] == [0x64, 0xff9b, 1] {
+        Some("a reserved address")
+    } else if (s[0] == 0x2001 && s[1] == 0xdb8) || s[..3] == [0x2001, 2, 0] || s[0] & 0xfff0 == 0x3ff0 {
         Some("a documentation or benchmark address")
     } else if s[0] == 0x2001 && s[1] == 0 {
         // Teredo carries an obfuscated IPv4 address; nobody serves MCP over it.
@@ -140,8 +165,44 @@ mod tests {
             "64:ff9b::a00:1",
             "2002:7f00:1::",
             "::7f00:1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fec0::1",
+            "64:ff9b:1::1",
+            "64:ff9b::a9fe:a9fe",
+            "3fff::1",
         ] {
             assert!(refused(text), "{text} must be refused");
+        }
+    }
+
+    #[test]
+    fn a_wide_network_is_no_grant_of_metadata_or_link_local_addresses() {
+        let allows = |net: &str, address: &str| {
+            let guard = AddressGuard::PublicOnly { except: vec![net.parse().unwrap()] };
+            guard.check(address.parse().unwrap()).is_ok()
+        };
+        for (net, address) in [
+            ("0.0.0.0/0", "169.254.169.254"),
+            ("169.0.0.0/8", "169.254.169.254"),
+            ("0.0.0.0/0", "::ffff:169.254.169.254"),
+            ("100.64.0.0/10", "100.100.100.200"),
+            ("192.0.0.0/24", "192.0.0.192"),
+            ("fd00::/8", "fd00:ec2::254"),
+            ("::/0", "fe80::1"),
+        ] {
+            assert!(!allows(net, address), "{net} {address}");
+        }
+        for (net, address) in [
+            ("169.254.0.0/16", "169.254.169.254"),
+            ("169.254.169.254/32", "::ffff:169.254.169.254"),
+            ("fe80::/10", "fe80::1"),
+            ("fd00:ec2::254/128", "fd00:ec2::254"),
+            ("fd00::/8", "fd00:ec2::1"),
+            ("100.64.0.0/10", "100.64.0.1"),
+        ] {
+            assert!(allows(net, address), "{net} {address}");
         }
     }
 

@@ -1,0 +1,56 @@
+//! `tollgate backup` and `tollgate restore`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use super::args::{BackupArgs, RestoreArgs};
+use super::store::{settings, with};
+use crate::store::{Manifest, RestoreInto};
+
+/// Writes beside the file and renames, so that what has the name is complete.
+pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
+    let mut name = args.file.file_name().ok_or("the file needs a name")?.to_owned();
+    name.push(".part");
+    let part = args.file.with_file_name(name);
+    let cannot = |e: std::io::Error| format!("{}: {e}", part.display());
+    // Documents are in it, and who may do what.
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(cannot)?;
+    let done = with(settings(&args.store)?, async |store| {
+        let mut out = BufWriter::new(&file);
+        let manifest = store.backup(&mut out).await.map_err(|e| e.to_string())?;
+        out.flush().map_err(cannot)?;
+        Ok(manifest)
+    });
+    let manifest = match done {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            let _ = fs::remove_file(&part);
+            return Err(error);
+        }
+    };
+    file.sync_all().map_err(cannot)?;
+    fs::rename(&part, &args.file).map_err(cannot)?;
+    print(&manifest);
+    eprintln!(
+        "The master keys are not in it: keep them elsewhere, or no secret can be read after a restore."
+    );
+    Ok(true)
+}
+
+pub(super) fn restore(args: &RestoreArgs) -> Result<bool, String> {
+    let file = File::open(&args.file).map_err(|e| format!("{}: {e}", args.file.display()))?;
+    let into = if args.erase { RestoreInto::Erased } else { RestoreInto::Empty };
+    let manifest = with(settings(&args.store)?, async |store| {
+        store.restore(BufReader::new(file), into).await.map_err(|e| e.to_string())
+    })?;
+    print(&manifest);
+    Ok(true)
+}
+
+fn print(manifest: &Manifest) {
+    for (name, table) in &manifest.tables {
+        println!("{:>10}  {}  {name}", table.rows, &table.sha256[..16]);
+    }
+}

@@ -1,0 +1,235 @@
+//! Reads a backup into a database, in one transaction that commits only if every hash and count is right.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+
+use sha2::{Digest as _, Sha256};
+use sqlx::AssertSqlSafe;
+
+use super::super::tx::{Conn, Tx};
+use super::super::{Engine, SCHEMA_LEVEL, Store, StoreError};
+use super::tables::{self, Table};
+use super::{FORMAT, Header, Line, Manifest, SEEDED, TableManifest, dump, hex};
+
+/// Longest line: the largest document, in hexadecimal, and then some.
+const MAX_LINE: u64 = 256 << 20;
+/// Rows that are written with one statement.
+const BATCH_ROWS: usize = 500;
+/// Bytes of rows that are written with one statement, unless one row alone has more.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What may be in the database that is restored into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into {
+    /// Nothing: anything else is an error.
+    Empty,
+    /// Anything: all of it is removed first.
+    Erased,
+}
+
+impl Store {
+    /// Puts a backup back. Nothing is changed if it fails, but that with [`Into::Erased`] what was there is gone.
+    ///
+    /// # Errors
+    /// The file is not a complete, unchanged backup, or of a newer version; the database is in use; the database.
+    pub async fn restore(&self, from: impl Read, into: Into) -> Result<Manifest, StoreError> {
+        if into == Into::Erased {
+            self.migrate_down(0).await?;
+        }
+        self.migrate_up().await?;
+        let mut tx = self.platform().begin().await?.0;
+        if let Conn::Postgres(conn) = tx.conn() {
+            sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
+        }
+        let tables = tables::list(&mut tx).await?;
+        clear(&mut tx, &tables).await?;
+        let manifest = Reading::new(from)?.run(&mut tx, self.engine(), &tables).await?;
+        for table in &tables {
+            let found = dump::rows(&mut tx, self.engine(), table, &mut |_| Ok(())).await?;
+            let expected = manifest.tables.get(&table.name);
+            // A table that is newer than the backup has nothing in it, and hashes as such.
+            if expected.is_some_and(|expected| *expected != found) || (expected.is_none() && found.rows > 0) {
+                return Err(bad(format!("{} is not what the backup says", table.name)));
+            }
+        }
+        tx.commit().await?;
+        Ok(manifest)
+    }
+}
+
+/// Removes what migrations put there; fails if there is more.
+async fn clear(tx: &mut Tx, tables: &[Table]) -> Result<(), StoreError> {
+    for table in tables.iter().rev() {
+        if SEEDED.contains(&table.name.as_str()) {
+            execute(tx, format!("DELETE FROM {}", table.quoted()), None).await?;
+            continue;
+        }
+        let text = AssertSqlSafe(format!("SELECT count(*) FROM {}", table.quoted()));
+        let rows: i64 = match tx.conn() {
+            Conn::Postgres(conn) => sqlx::query_scalar(text).fetch_one(&mut **conn).await?,
+            Conn::Sqlite(conn) => sqlx::query_scalar(text).fetch_one(&mut **conn).await?,
+        };
+        if rows > 0 {
+            return Err(StoreError::Refused(format!(
+                "the database is in use: {} has {rows} rows (`--erase` removes everything first)",
+                table.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn execute(tx: &mut Tx, text: String, rows: Option<String>) -> Result<(), StoreError> {
+    let text = AssertSqlSafe(text);
+    match tx.conn() {
+        Conn::Postgres(conn) => {
+            let mut query = sqlx::query(text);
+            if let Some(rows) = rows {
+                query = query.bind(rows);
+            }
+            query.execute(&mut **conn).await?;
+        }
+        Conn::Sqlite(conn) => {
+            let mut query = sqlx::query(text);
+            if let Some(rows) = rows {
+                query = query.bind(rows);
+            }
+            query.execute(&mut **conn).await?;
+        }
+    }
+    Ok(())
+}
+
+fn bad(why: impl std::fmt::Display) -> StoreError {
+    StoreError::Refused(format!("the backup cannot be used: {why}"))
+}
+
+struct Reading<R: Read> {
+    lines: BufReader<zstd::Decoder<'static, BufReader<R>>>,
+    hash: Sha256,
+    line: String,
+}
+
+impl<R: Read> Reading<R> {
+    fn new(from: R) -> Result<Self, StoreError> {
+        let decoder = zstd::Decoder::new(from).map_err(bad)?;
+        Ok(Self { lines: BufReader::new(decoder), hash: Sha256::new(), line: String::new() })
+    }
+
+    /// The next line, hashed.
+    fn next(&mut self) -> Result<&str, StoreError> {
+        self.line.clear();
+        let read = (&mut self.lines).take(MAX_LINE).read_line(&mut self.line).map_err(bad)?;
+        if read == 0 || !self.line.ends_with('\n') {
+            return Err(bad("it ends too early"));
+        }
+        self.line.pop();
+        Ok(&self.line)
+    }
+
+    fn hashed(&mut self) {
+        self.hash.update(self.line.as_bytes());
+        self.hash.update(b"\n");
+    }
+
+    async fn run(mut self, tx: &mut Tx, engine: Engine, tables: &[Table]) -> Result<Manifest, StoreError> {
+        let header = match serde_json::from_str(self.next()?) {
+            Ok(Line::Backup(header)) => header,
+            _ => return Err(bad("it does not begin as one")),
+        };
+        self.hashed();
+        check(&header)?;
+        let mut found = BTreeMap::new();
+        loop {
+            match serde_json::from_str(self.next()?).map_err(bad)? {
+                Line::Table { name, columns } => {
+                    self.hashed();
+                    let table = tables.iter().find(|table| table.name == name);
+                    let table = table.ok_or_else(|| bad(format!("there is no table {name} here")))?;
+                    let insert = table.insert(engine, &columns)?;
+                    let manifest = self.table(tx, &insert, &name).await?;
+                    if found.insert(name.clone(), manifest).is_some() {
+                        return Err(bad(format!("{name} is in it twice")));
+                    }
+                }
+                Line::End(manifest) => {
+                    if manifest.sha256 != hex(self.hash.finalize()) || manifest.tables != found {
+                        return Err(bad("its end does not match what is before it"));
+                    }
+                    let mut rest = [0];
+                    if self.lines.read(&mut rest).map_err(bad)? != 0 {
+                        return Err(bad("there is something behind its end"));
+                    }
+                    return Ok(manifest);
+                }
+                Line::Backup(_) | Line::TableEnd(_) => return Err(bad("its lines are not in order")),
+            }
+        }
+    }
+
+    /// The rows of one table.
+    async fn table(&mut self, tx: &mut Tx, insert: &str, name: &str) -> Result<TableManifest, StoreError> {
+        let mut hash = Sha256::new();
+        let mut rows = 0;
+        let mut batch = Batch::default();
+        loop {
+            let line = self.next()?;
+            if line.starts_with('[') {
+                hash.update(line.as_bytes());
+                hash.update(b"\n");
+                rows += 1;
+                batch.push(line);
+                self.hashed();
+                if batch.is_full() {
+                    execute(tx, insert.to_owned(), Some(batch.take())).await?;
+                }
+                continue;
+            }
+            let Ok(Line::TableEnd(expected)) = serde_json::from_str(line) else {
+                return Err(bad(format!("the rows of {name} have no end")));
+            };
+            self.hashed();
+            if batch.rows > 0 {
+                execute(tx, insert.to_owned(), Some(batch.take())).await?;
+            }
+            let found = TableManifest { rows, sha256: hex(hash.finalize()) };
+            return if found == expected {
+                Ok(found)
+            } else {
+                Err(bad(format!("rows of {name} were changed")))
+            };
+        }
+    }
+}
+
+fn check(header: &Header) -> Result<(), StoreError> {
+    if header.format != FORMAT || header.schema_level > SCHEMA_LEVEL {
+        return Err(bad(format!("it was made by the newer version {}", header.version)));
+    }
+    Ok(())
+}
+
+/// Rows on their way into one statement.
+#[derive(Default)]
+struct Batch {
+    text: String,
+    rows: usize,
+}
+
+impl Batch {
+    fn push(&mut self, line: &str) {
+        self.text.push(if self.rows == 0 { '[' } else { ',' });
+        self.text.push_str(line);
+        self.rows += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows >= BATCH_ROWS || self.text.len() >= BATCH_BYTES
+    }
+
+    fn take(&mut self) -> String {
+        self.rows = 0;
+        self.text.push(']');
+        std::mem::take(&mut self.text)
+    }
+}

@@ -1,0 +1,132 @@
+//! Backups: engine-neutral, complete or refused, compared table by table after a restore.
+
+use tollgate::base::{Scope, Secret};
+use tollgate::store::{Engine, NewRevision, Page, RestoreInto, Store};
+
+use super::{Fixture, tenant};
+
+async fn fill(store: &Store) {
+    let platform = store.platform();
+    for name in ["acme", "zebra", "Überseehafen", "a_b", "a-b", "aB"] {
+        let id = tenant(name);
+        platform.put_tenant(&id, "Name with \"quotes\", ü and \u{1f600}\n").await.unwrap();
+        for i in 0..3 {
+            let content = vec![i; 1 + usize::from(i) * 700];
+            let new = NewRevision {
+                content: &content,
+                schema_version: 1,
+                author: "ada",
+                reason: "',\\\t",
+                if_revision: None,
+            };
+            platform.publish(&Scope::Tenant(id.clone()), new).await.unwrap();
+        }
+        let value = Secret::new(b"hunter2".to_vec());
+        store.tenant(&id).put_secret("token", &value, "ada").await.unwrap();
+    }
+    for i in 0..1200 {
+        platform.put_tenant(&tenant(&format!("t{i}")), "").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_either_engine_restores_into_either() {
+    for from in [Engine::Sqlite, Engine::Postgres] {
+        let source = Fixture::new(from).await;
+        fill(&source.store).await;
+        let mut file = Vec::new();
+        let manifest = source.store.backup(&mut file).await.unwrap();
+        assert_eq!(manifest.tables["tenants"].rows, 1206);
+        assert_eq!(manifest.tables["config_revisions"].rows, 18);
+        for into in [Engine::Sqlite, Engine::Postgres] {
+            let target = Fixture::unprepared(into);
+            // The master keys travel by themselves.
+            std::fs::copy(
+                source.settings.data_dir.join("master.key"),
+                target.settings.data_dir.join("master.key"),
+            )
+            .unwrap();
+            assert_eq!(target.store.restore(&file[..], RestoreInto::Empty).await.unwrap(), manifest);
+            assert_eq!(target.store.fingerprint().await.unwrap(), manifest.tables, "{from} → {into}");
+            target.store.prepare().await.unwrap();
+            let acme = tenant("acme");
+            let scope = target.store.tenant(&acme);
+            assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter2");
+            // And life goes on: the head moves from where it was.
+            let new = NewRevision {
+                content: b"next",
+                schema_version: 1,
+                author: "ada",
+                reason: "",
+                if_revision: Some(3),
+            };
+            let head = scope.publish(new).await.unwrap();
+            let before = source.store.platform().heads(0).await.unwrap();
+            assert!(before.iter().all(|h| h.generation < head.generation), "{from} → {into}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_in_use_is_restored_into_only_if_told() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let source = Fixture::new(engine).await;
+        source.store.platform().put_tenant(&tenant("acme"), "").await.unwrap();
+        let mut file = Vec::new();
+        source.store.backup(&mut file).await.unwrap();
+        let target = Fixture::new(engine).await;
+        let new = NewRevision { content: b"x", schema_version: 1, author: "", reason: "", if_revision: None };
+        target.store.platform().publish(&Scope::Platform, new).await.unwrap();
+        let error = target.store.restore(&file[..], RestoreInto::Empty).await.unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        assert_eq!(target.store.platform().heads(0).await.unwrap().len(), 1, "nothing was touched");
+        target.store.restore(&file[..], RestoreInto::Erased).await.unwrap();
+        assert_eq!(target.store.fingerprint().await.unwrap(), source.store.fingerprint().await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_or_cut_is_refused_and_leaves_nothing() {
+    let source = Fixture::new(Engine::Sqlite).await;
+    for name in ["a", "b", "c"] {
+        source.store.platform().put_tenant(&tenant(name), name).await.unwrap();
+    }
+    let mut file = Vec::new();
+    source.store.backup(&mut file).await.unwrap();
+    let text = String::from_utf8(zstd::decode_all(&file[..]).unwrap()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let row = lines.iter().position(|line| line.starts_with("[\"b\"")).unwrap();
+    let mut without = lines.clone();
+    without.remove(row);
+    let mut twice = lines.clone();
+    twice.insert(row, lines[row]);
+    let mut swapped = lines.clone();
+    swapped.swap(row, row + 1);
+    let changed = text.replacen("[\"b\",\"b\"", "[\"b\",\"x\"", 1);
+    let mut cases: Vec<Vec<u8>> = [without, twice, swapped, lines[..lines.len() - 1].to_vec()]
+        .into_iter()
+        .map(|lines| (lines.join("\n") + "\n").into_bytes())
+        .collect();
+    cases.push(changed.into_bytes());
+    cases.push(format!("{text}[]\n").into_bytes());
+    let mut files: Vec<Vec<u8>> = cases.iter().map(|text| zstd::encode_all(&text[..], 3).unwrap()).collect();
+    files.push(file[..file.len() - 5].to_vec());
+    files.push(b"not a backup".to_vec());
+    for (at, file) in files.iter().enumerate() {
+        let target = Fixture::new(Engine::Sqlite).await;
+        target.store.restore(&file[..], RestoreInto::Empty).await.expect_err(&format!("case {at}"));
+        assert!(target.store.platform().tenants(None, Page::of(10)).await.unwrap().is_empty(), "case {at}");
+    }
+}
+
+/// A new migration that puts rows somewhere has to say so, or its database counts as one in use.
+#[tokio::test]
+async fn a_fresh_database_counts_as_empty() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let source = Fixture::new(engine).await;
+        let mut file = Vec::new();
+        source.store.backup(&mut file).await.unwrap();
+        let target = Fixture::new(engine).await;
+        target.store.restore(&file[..], RestoreInto::Empty).await.unwrap();
+    }
+}
