@@ -41,7 +41,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
-	for promise in streams reload restart kill; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+	for promise in streams reload restart kill control-outage control-spool-full control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
@@ -89,6 +89,10 @@ bench-engines: bootstrap ## Time the engines one by one (criterion)
 prove-control-embedded: bootstrap ## kill -9 of a process that writes to SQLite, 100 times: nothing acknowledged is lost
 	TOLLGATE_KILLS=100 $(CARGO) test --locked --test it store::kill -- --nocapture
 
+.PHONY: prove-control-queries
+prove-control-queries: bootstrap ## A million rows on PostgreSQL: every query has an index, and a median under 10 ms
+	TOLLGATE_ROWS=1000000 $(CARGO) test --locked --test it store::plans -- --nocapture
+
 .PHONY: prove-dataplane-cpu
 prove-dataplane-cpu: build-load ## The same as bench, and fail when a figure misses its target
 	$(LOAD) bench --enforce $(ARGS)
@@ -108,6 +112,18 @@ prove-dataplane-restart: build-load ## Zero-downtime restarts while 64 sessions 
 .PHONY: prove-dataplane-kill
 prove-dataplane-kill: build-load ## kill -9 of one of two servers: only what was in flight fails
 	$(LOAD) prove kill $(ARGS)
+
+.PHONY: prove-control-outage
+prove-control-outage: test-tools build-load ## kill -9 of PostgreSQL for a minute, then of a gateway: no call fails, no audit event is lost
+	$(LOAD) prove control-outage $(ARGS)
+
+.PHONY: prove-control-spool-full
+prove-control-spool-full: test-tools build-load ## A full disk for the audit spool: refuse or drop, as configured
+	$(LOAD) prove control-spool-full $(ARGS)
+
+.PHONY: prove-control-embedded
+prove-control-embedded: build-load ## The embedded default: first call within 5 s, 100 times kill -9
+	$(LOAD) prove control-embedded $(ARGS)
 
 .PHONY: prove-control-audit
 prove-control-audit: bootstrap ## 2,000 random tamperings are all found; 10⁶ events are verified in under 10 s
@@ -131,6 +147,10 @@ fuzz: bootstrap ## Run every fuzz target for FUZZ_SECONDS (default 600); needs `
 
 .PHONY: prove-dataplane-conformance
 prove-dataplane-conformance: conformance ## The same as `conformance`
+
+.PHONY: prove-control-whatif
+prove-control-whatif: bootstrap ## Replay 100,000 recorded requests against a candidate (criterion; promised: under 5 s)
+	$(CARGO) bench --locked --bench whatif -- what-if
 
 .PHONY: prove-dataplane-clients
 prove-dataplane-clients: test-tools test-binaries ## Real clients against real servers, through the gateway

@@ -12,8 +12,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 use tollgate::auth::{
-    AuthSpec, AuthState, Authenticator, CacheBounds, Credential, FailureBounds, IssuerSpec, JwksLocation,
-    JwksSpec, JwksStore, KeyHash, KeyRecord, KeyScopes, KeyStore, Revocations, generate_api_key,
+    AuthSpec, AuthState, Authenticator, Bindings, CacheBounds, Credential, FailureBounds, IssuerSpec,
+    JwksLocation, JwksSpec, JwksStore, KeyHash, KeyRecord, KeyScopes, KeyStore, Revocations,
+    generate_api_key,
 };
 use tollgate::base::{Clock, Role, TenantId};
 
@@ -88,6 +89,8 @@ fn benches(c: &mut Criterion) {
         anonymous: None,
         loopback: None,
         revocations,
+        bindings: Arc::new(Bindings::new()),
+        max_staleness: None,
     };
     let compile = |entries| {
         let bounds = CacheBounds { entries, ..CacheBounds::default() };

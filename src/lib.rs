@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod gateway;
+pub mod insight;
 pub mod limit;
 pub mod mcp;
 pub mod policy;

@@ -188,8 +188,14 @@ FLEET = dashboard("tollgate-fleet", "Tollgate: fleet", [INSTANCE], [
               (f"sum by (instance, outcome) (increase(tollgate_config_reloads_total{{{BY_INSTANCE}}}[5m]))", "{{instance}} {{outcome}}")),
         graph("Age of issuers' keys", "s", (f"max by (issuer) (tollgate_jwks_age_seconds{{{BY_INSTANCE}}})", "{{issuer}}")),
     ]),
-    ("Audit and logs", [
-        graph("Audit records not in the store yet", "short", (f"tollgate_audit_backlog{{{BY_INSTANCE}}}", "{{instance}}")),
+    ("Audit", [
+        graph("Size of the spool", "bytes", (f"tollgate_audit_spool_bytes{{{BY_INSTANCE}}}", "{{instance}}")),
+        graph("Refused or lost for want of room", "reqps",
+              (f"rate(tollgate_audit_refused_total{{{BY_INSTANCE}}}[$__rate_interval])", "refused {{instance}}"),
+              (f"rate(tollgate_audit_dropped_total{{{BY_INSTANCE}}}[$__rate_interval])", "lost {{instance}}")),
+        graph("Events that are not in the store yet", "short", (f"tollgate_audit_backlog{{{BY_INSTANCE}}}", "{{instance}}")),
+    ]),
+    ("Logs", [
         graph("Lines and spans lost", "short",
               (f"increase(tollgate_access_log_dropped_total{{{BY_INSTANCE}}}[5m])", "access log {{instance}}"),
               (f"increase(tollgate_trace_spans_dropped_total{{{BY_INSTANCE}}}[5m])", "spans {{instance}}"),

@@ -103,7 +103,9 @@ impl ControlState for Admin {
 
     fn readiness(&self) -> Readiness {
         let now = self.reloader.state().clock.unix_ms();
-        let (since, _) = self.reloader.status();
+        let (_, since) = self.reloader.source();
+        let snapshot = self.reloader.snapshot();
+        let revision = snapshot.tenant(&TenantId::default()).map_or(snapshot.generation, |own| own.revision);
         let catalogues = self.reloader.state().upstreams.servers().into_iter().filter_map(|server| {
             let eras = server.eras();
             // A legacy server has no answer to keep; its health is in the status.
@@ -120,7 +122,7 @@ impl ControlState for Admin {
             })
         });
         Readiness {
-            snapshot: Some(SnapshotState { revision: self.reloader.snapshot().generation, since }),
+            snapshot: Some(SnapshotState { revision, since }),
             last_reload: self.last_reload(),
             listeners: self
                 .listeners
@@ -151,11 +153,11 @@ impl ControlState for Admin {
 
     fn revisions(&self) -> Vec<Revision> {
         let snapshot = self.reloader.snapshot();
-        let since = self.reloader.status().0;
+        let (source, since) = self.reloader.source();
         let revision = |tenant: &Arc<TenantSnapshot>| Revision {
             tenant: tenant.tenant.to_string(),
             revision: tenant.revision,
-            source: "file",
+            source,
             since,
             last_reload: self.last_reload(),
         };

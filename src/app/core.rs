@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::app::settings;
+use crate::app::{samples, settings};
 use crate::audit::Auditor;
 use crate::base::Clock;
 use crate::config::{Validated, model};
@@ -15,7 +15,7 @@ use crate::mcp::seal::KeyRing;
 use crate::mcp::session::{BootId, Sessions};
 use crate::snapshot::{SnapshotCell, State};
 use crate::store::Store;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Sampler, Telemetry};
 
 /// Shared handles. Cheap to clone.
 #[derive(Clone)]
@@ -44,15 +44,19 @@ pub(super) struct Core {
     pub(super) audit: Auditor,
     /// Where events and everything else of the control plane are kept.
     pub(super) store: Store,
+    /// Keeps some requests for what-if; `None` if none are wanted.
+    pub(super) sampler: Option<Arc<Sampler>>,
 }
 
 impl Core {
+    #[allow(clippy::too_many_arguments, reason = "each is made by another part of the start")]
     pub(super) fn new(
         document: &Validated,
         state: State,
         cell: Arc<SnapshotCell>,
         keys: Arc<ArcSwap<KeyRing>>,
         telemetry: Telemetry,
+        boot_id: BootId,
         audit: Auditor,
         store: Store,
     ) -> Self {
@@ -60,7 +64,8 @@ impl Core {
         let clock = state.clock.clone();
         Self {
             data_dir: model.data_dir.clone(),
-            boot_id: BootId::fresh(),
+            boot_id,
+            sampler: samples::sampler(&model.samples),
             sessions: Arc::new(Sessions::new(settings::sessions(document), clock.clone())),
             buckets: Arc::new(Buckets::new(clock.clone(), DEFAULT_MAX_BUCKETS)),
             model,
@@ -83,6 +88,7 @@ impl Core {
             buckets: self.buckets.clone(),
             telemetry: self.telemetry.clone(),
             audit: self.audit.clone(),
+            sampler: self.sampler.clone(),
             clock: self.clock.clone(),
             phase,
             session_max_age: self.model.sessions.max_age.get().as_secs(),

@@ -9,6 +9,7 @@ use crate::audit::{KeyError, SpoolError};
 use crate::config::Diagnostics;
 use crate::gateway::tls::TlsError;
 use crate::snapshot::CompileError;
+use crate::source::{BeginError, PublishError};
 use crate::store::StoreError;
 use crate::telemetry::{OutputError, trace};
 
@@ -67,6 +68,12 @@ pub enum StartError {
     /// Threads cannot be started.
     #[error("cannot start threads: {0}")]
     Runtime(io::Error),
+    /// The store cannot be used, or what it has cannot be served.
+    #[error("source: {0}")]
+    Begin(#[from] BeginError),
+    /// The embedded default cannot be published.
+    #[error("the embedded default cannot be brought into the store: {0}")]
+    Seed(#[from] PublishError),
     /// Traces cannot be exported as configured.
     #[error("telemetry.otlp: {0}")]
     Trace(#[from] trace::TraceError),

@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use crate::app::admin::Admin;
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
+use crate::app::database::Database;
 use crate::app::handover::{self, Inherited};
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
-use crate::app::{StartError, metrics, settings};
-use crate::config::{Validated, model};
+use crate::app::{StartError, authn, metrics, settings};
+use crate::config::Validated;
 use crate::control::trail::Ledger;
-use crate::control::{AdminSocket, Exposure};
+use crate::control::{AdminSocket, ControlConfig, Exposure};
 use crate::gateway::{Gateway, Listener};
 use crate::upstream::client_connector;
 
@@ -78,19 +79,26 @@ pub(super) fn mcp(
 
 /// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.
 pub(super) fn admin(
-    model: &model::Document,
     runtimes: &Runtimes,
     sockets: &Sockets,
     certificates: &Certificates,
     state: Arc<Admin>,
+    core: &Core,
+    database: Option<&Database>,
     ledger: Arc<dyn Ledger>,
 ) -> Result<Option<SocketAddr>, StartError> {
     let address = sockets.admin_address;
     let failed = |source: io::Error| StartError::Listen { listener: "admin", address, source };
     let successor = sockets.serving.is_some();
-    let metrics = metrics::start(model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
-    let mut config = settings::control(model, Exposure::of(&address));
-    config.ledger = Some(ledger);
+    let metrics =
+        metrics::start(&core.model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
+    let config = ControlConfig {
+        store: Some(core.store.clone()),
+        publisher: database.map(|d| d.publisher.clone()),
+        authenticator: authn::start(core, runtimes),
+        ledger: Some(ledger),
+        ..settings::control(&core.model, Exposure::of(&address))
+    };
     let _on_control = runtimes.control.enter();
     let ours = sockets.admin.try_clone().map_err(failed)?;
     let socket =

@@ -9,9 +9,12 @@
 
 mod admin;
 mod audit;
+mod authn;
 mod certificates;
 mod core;
+mod database;
 mod demo;
+mod documents;
 mod error;
 mod gauges;
 mod handover;
@@ -24,6 +27,7 @@ mod preview;
 mod process;
 mod reload;
 mod runtimes;
+mod samples;
 mod settings;
 mod signals;
 mod state;

@@ -12,6 +12,7 @@ use crate::app::admin::Admin;
 use crate::app::audit::{AuditLedger, Tail};
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
+use crate::app::database::{Database, Opening};
 use crate::app::error::StartError;
 use crate::app::keys::Keys;
 use crate::app::listeners::{Held, Sockets};
@@ -21,7 +22,10 @@ use crate::app::runtimes::Runtimes;
 use crate::app::{audit, demo, listeners, state, tasks};
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
+use crate::mcp::session::BootId;
 use crate::snapshot::SnapshotCell;
+use crate::source::Publisher;
+use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// How long connections that were accepted may still send their first request once accepting has ended.
@@ -41,6 +45,7 @@ pub struct Process {
     shutdown: model::Shutdown,
     sockets: Held,
     handed_over: watch::Receiver<bool>,
+    database: Option<Database>,
     audit: Option<audit::Running>,
     runtimes: Runtimes,
 }
@@ -76,19 +81,43 @@ impl Process {
         let origin = document.public_origin(sockets.mcp_address);
         let keys = Keys::open(document.session_key_file(), &clock)?;
         let files = loader.files();
-        let compiled =
-            crate::snapshot::compile(&document, &origin, &state, &*files).map_err(StartError::Compile)?;
-        named.extend(compiled.files);
-        let cell = Arc::new(SnapshotCell::new(compiled.snapshot));
+        let boot = BootId::fresh();
+        let store = state::store(document.document(), &runtimes, &clock, env)?;
+        let database = match document.document().source {
+            model::SourceKind::Database => Some(Database::begin(
+                &runtimes,
+                &Opening {
+                    store: &store,
+                    document: &document,
+                    env: &loader.environment(),
+                    origin: &origin,
+                    state: &state,
+                    seed: loader.seed(),
+                    boot,
+                },
+            )?),
+            model::SourceKind::File => None,
+        };
+        let cell = match &database {
+            Some(database) => database.documents.cell(),
+            None => {
+                let compiled = crate::snapshot::compile(&document, &origin, &state, &*files);
+                let compiled = compiled.map_err(StartError::Compile)?;
+                named.extend(compiled.files);
+                Arc::new(SnapshotCell::new(compiled.snapshot))
+            }
+        };
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
         let auditor = audit::open(document.document())?;
-        let store = state::store(document.document(), &runtimes, &clock, env)?;
-        let core = Core::new(&document, state, cell, keys.ring.clone(), telemetry, auditor, store);
+        let core = Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store);
 
         let (gateway, listener) = listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?;
         if let Some(socket) = demo {
             demo::spawn(&runtimes, socket);
+        }
+        if let Some(database) = &database {
+            database.spawn(&runtimes);
         }
         tasks::spawn(&core, &runtimes, &gateway, keys);
         let audit = audit::start(&core, &runtimes)?;
@@ -102,6 +131,7 @@ impl Process {
             document,
             certificates,
             clock,
+            database.as_ref().map(|d| d.documents.clone()),
         ));
         runtimes.control(reloader.clone().watch(named, read_since));
         let shown = Arc::new(Admin::new(
@@ -112,8 +142,9 @@ impl Process {
             runtimes.phase.subscribe(),
         ));
         shown.attach(listener.counts());
+        let kept = database.as_ref();
         let metrics =
-            listeners::admin(&core.model, &runtimes, &sockets, reloader.certificates(), shown, ledger)?;
+            listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, kept, ledger)?;
         let (held, handed_over) = listeners::door(core.data_dir.clone(), &runtimes, sockets);
         Ok(Self {
             listener,
@@ -126,9 +157,20 @@ impl Process {
             shutdown: core.model.shutdown.clone(),
             sockets: held,
             handed_over,
+            database,
             audit,
             runtimes,
         })
+    }
+
+    /// Publishes documents, if they come from a store.
+    pub fn publisher(&self) -> Option<&Publisher> {
+        self.database.as_ref().map(|d| &d.publisher)
+    }
+
+    /// The store, if documents come from one.
+    pub fn store(&self) -> Option<&Store> {
+        self.database.as_ref().map(|d| &d.store)
     }
 
     /// Where MCP clients connect.
@@ -198,6 +240,11 @@ impl Process {
             }
             done
         });
+        if let Some(database) = &self.database {
+            // Timers are made on a runtime.
+            let leave = async { tokio::time::timeout(FLUSH, database.member.leave()).await };
+            let _ = self.runtimes.control.block_on(leave);
+        }
         self.runtimes.end_background();
         if let Some(audit) = self.audit.take() {
             // The last events; what the store does not take in time is drained by the next run.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::app::certificates::Certificates;
+use crate::app::documents::DocumentServer;
 use crate::app::options::{Document, Environment};
 use crate::base::Clock;
 use crate::config::{self, Hooks, Loaded, MAX_DOCUMENT, SystemSources, Validated, model};
@@ -22,6 +23,9 @@ const MCP_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9090;
 /// Where the embedded default looks for its demo server if it has none of its own (`tollgate check`).
 const DEMO_PORT: u16 = 9100;
+
+/// Where the embedded default finds its demo server.
+const DEMO_VARIABLE: &str = "TOLLGATE_DEMO";
 
 /// Reads documents.
 pub(super) struct Loader {
@@ -86,7 +90,23 @@ impl Loader {
 
     /// Reads files that a document names.
     pub(super) fn files(&self) -> Box<ReadFile> {
-        Box::new(|path| read_bounded(path, MAX_FILE))
+        Box::new(read_file)
+    }
+
+    /// Environment variables as the documents of the store see them: those of the process, and the places that the
+    /// embedded default names.
+    pub(super) fn environment(&self) -> Environment {
+        let env = self.env.clone();
+        if !matches!(self.document, Document::Embedded) {
+            return env;
+        }
+        let demo = self.places.demo.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEMO_PORT)));
+        Arc::new(move |name| if name == DEMO_VARIABLE { Some(demo.to_string()) } else { env(name) })
+    }
+
+    /// The document that an empty store begins with.
+    pub(super) fn seed(&self) -> Option<&'static str> {
+        matches!(self.document, Document::Embedded).then_some(config::EMBEDDED)
     }
 }
 
@@ -108,10 +128,27 @@ fn read_at_start(old: &model::Document, new: &model::Document) -> Vec<&'static s
         ("runtime", old.runtime != new.runtime),
         ("sessions", old.sessions != new.sessions),
         ("source", old.source != new.source),
+        ("store", old.store != new.store),
         ("shutdown", old.shutdown != new.shutdown),
         ("telemetry", old.telemetry != new.telemetry),
     ];
     sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn warn_of_restart(old: &Validated, new: &Validated) {
+    let late = read_at_start(old.document(), new.document());
+    if !late.is_empty() {
+        tracing::warn!(
+            event = "restart_needed",
+            changed = late.join(", "),
+            "what changed takes effect with a restart (`tollgate upgrade` keeps connections)"
+        );
+    }
+}
+
+/// Reads a file that a document names.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_bounded(path, MAX_FILE)
 }
 
 fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -146,6 +183,8 @@ pub struct Reloader {
     certificates: Certificates,
     clock: Clock,
     current: Mutex<Current>,
+    /// Where documents come from instead, if the file has the static sections only.
+    documents: Option<Arc<DocumentServer>>,
 }
 
 struct Current {
@@ -156,6 +195,7 @@ struct Current {
 }
 
 impl Reloader {
+    #[allow(clippy::too_many_arguments, reason = "each is made by another part of the start")]
     pub(super) fn new(
         loader: Loader,
         state: State,
@@ -164,12 +204,15 @@ impl Reloader {
         document: Validated,
         certificates: Certificates,
         clock: Clock,
+        documents: Option<Arc<DocumentServer>>,
     ) -> Self {
-        state.metrics.config_revision(cell.load().generation);
+        if documents.is_none() {
+            state.metrics.config_revision(cell.load().generation);
+        }
         state.metrics.config_reloaded(ReloadOutcome::Applied);
         let since = clock.unix_ms();
         let current = Mutex::new(Current { document, since, last: None, files: Vec::new() });
-        Self { loader, state, cell, origin, certificates, clock, current }
+        Self { loader, state, cell, origin, certificates, clock, current, documents }
     }
 
     /// The snapshot in force.
@@ -224,6 +267,9 @@ impl Reloader {
         }
         let read = self.loader.files();
         let broken = self.certificates.reload(&*read);
+        if self.documents.is_some() {
+            return self.take_static(current, document, files, &broken);
+        }
         let serving = self.cell.load();
         let text =
             |errors: Vec<CompileError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -242,14 +288,7 @@ impl Reloader {
         for change in &changes {
             tracing::info!(event = "configuration_changed", change = %change);
         }
-        let late = read_at_start(current.document.document(), document.document());
-        if !late.is_empty() {
-            tracing::warn!(
-                event = "restart_needed",
-                changed = late.join(", "),
-                "what changed takes effect with a restart (`tollgate upgrade` keeps connections)"
-            );
-        }
+        warn_of_restart(&current.document, &document);
         let unchanged = document == current.document;
         self.state.metrics.config_revision(compiled.snapshot.generation);
         self.cell.publish(compiled.snapshot);
@@ -260,6 +299,32 @@ impl Reloader {
             return (ReloadOutcome::Rejected, Some(text(kept)));
         }
         (if unchanged { ReloadOutcome::Unchanged } else { ReloadOutcome::Applied }, None)
+    }
+
+    /// What a file says that is not where documents come from: certificates are taken up, the rest needs a restart.
+    fn take_static(
+        &self,
+        current: &mut Current,
+        document: Validated,
+        files: Vec<PathBuf>,
+        broken: &[String],
+    ) -> (ReloadOutcome, Option<String>) {
+        current.files = files;
+        if !broken.is_empty() {
+            return (ReloadOutcome::Rejected, Some(broken.join("; ")));
+        }
+        warn_of_restart(&current.document, &document);
+        let unchanged = document == current.document;
+        current.document = document;
+        (if unchanged { ReloadOutcome::Unchanged } else { ReloadOutcome::Applied }, None)
+    }
+
+    /// Where documents come from, and since when what is in force is.
+    pub(super) fn source(&self) -> (&'static str, u64) {
+        match &self.documents {
+            Some(documents) => ("database", documents.since()),
+            None => ("file", self.current.lock().since),
+        }
     }
 
     /// Reloads when the document or a file it names changes; they were read after `read_since`. Runs until dropped.

@@ -18,7 +18,7 @@ pub(super) fn state(model: &model::Document, clock: &Clock) -> State {
         upstreams: Arc::new(Upstreams::new(clock.clone())),
         metrics: Metrics::new(caps(&model.telemetry.metrics), clock.clone(), env!("CARGO_PKG_VERSION")),
         jwks: Arc::new(JwksStore::new(clock.clone())),
-        identities: Arc::new(Identities::new(false)),
+        identities: Arc::new(Identities::new(model.source == model::SourceKind::Database)),
         auth: AuthState::new(
             CacheBounds::default(),
             failures(&model.identity.failed_attempts),

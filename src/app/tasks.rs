@@ -6,6 +6,7 @@ use crate::app::core::Core;
 use crate::app::gauges;
 use crate::app::keys::Keys;
 use crate::app::runtimes::Runtimes;
+use crate::app::samples;
 use crate::gateway::Gateway;
 
 /// Starts what runs beside the listeners until the process ends.
@@ -13,6 +14,7 @@ pub(super) fn spawn(core: &Core, runtimes: &Runtimes, gateway: &Arc<Gateway>, ke
     core.state.upstreams.spawn(&runtimes.control, runtimes.stop_upstreams.subscribe());
     jwks(core, runtimes);
     session_keys(core, runtimes, keys);
+    runtimes.control(samples::keep(core.clone()));
     runtimes.data(gateway.clone().sweep());
     runtimes.control(gauges::sweep(
         core.buckets.clone(),

@@ -30,7 +30,7 @@ pub struct Key {
 }
 
 /// What is counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Cell {
     /// Requests.
     pub calls: u64,
@@ -42,12 +42,6 @@ pub struct Cell {
     pub bytes_out: u64,
     /// Durations.
     pub sketch: Sketch,
-}
-
-impl Default for Cell {
-    fn default() -> Self {
-        Self { calls: 0, errors: 0, bytes_in: 0, bytes_out: 0, sketch: Sketch::new() }
-    }
 }
 
 impl Cell {

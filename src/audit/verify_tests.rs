@@ -202,7 +202,7 @@ fn a_thousand_tamperings_with_the_file_are_found() {
             // Signed anew with another key, with or without a change.
             _ => {
                 let mut forged = store.clone();
-                if at % 2 == 0 {
+                if at.is_multiple_of(2) {
                     forged[1].rows.truncate(20 + at % 20);
                 }
                 made = export(&forged, &heads(&forged), &checkpoints, &stranger, |_| true);

@@ -10,8 +10,8 @@ use crate::auth::issuer::{Issuer, Verified};
 use crate::auth::revocation::Claimed;
 use crate::auth::token::{Unverified, Verdict};
 use crate::auth::{
-    AuthError, CacheBounds, Credential, FailureBounds, FailureLimiter, IssuerSpec, KeyRefusal, KeyStore,
-    Restriction, Revocations, SpecError, TokenCache,
+    AuthError, Bindings, CacheBounds, Credential, FailureBounds, FailureLimiter, IssuerSpec, KeyRefusal,
+    KeyStore, Restriction, Revocations, Source, SpecError, TokenCache,
 };
 use crate::base::{Clock, Principal, PrincipalId, Role, TenantId};
 
@@ -33,6 +33,10 @@ pub struct AuthSpec {
     pub loopback: Option<Role>,
     /// What has been revoked.
     pub revocations: Arc<Revocations>,
+    /// Who is shut out, and roles that were given.
+    pub bindings: Arc<Bindings>,
+    /// API keys are refused if the store was not heard of for longer. None: never for that.
+    pub max_staleness: Option<Duration>,
 }
 
 /// What all authenticators share and what survives their replacement.
@@ -74,6 +78,8 @@ pub struct Authenticator {
     anonymous: Option<Arc<Principal>>,
     loopback: Option<Arc<Principal>>,
     revocations: Arc<Revocations>,
+    bindings: Arc<Bindings>,
+    max_staleness: Option<u64>,
     state: AuthState,
 }
 
@@ -118,6 +124,8 @@ impl Authenticator {
             issuers: issuers.collect::<Result<_, _>>()?,
             api_keys: spec.api_keys,
             revocations: spec.revocations,
+            bindings: spec.bindings,
+            max_staleness: spec.max_staleness.map(|max| max.as_secs()),
             tenant: spec.tenant,
             state,
         })
@@ -126,6 +134,19 @@ impl Authenticator {
     /// The `iss` values of the issuers, for the protected-resource metadata.
     pub fn authorization_servers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(|issuer| issuer.spec.issuer.as_str())
+    }
+
+    /// What kinds of caller there can be, over all credentials that anybody might hold.
+    pub fn sources(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        let local = self.loopback.as_deref().or(self.anonymous.as_deref());
+        sources.extend(local.map(|nobody| Source::nobody(nobody, true)));
+        sources.extend(self.anonymous.as_deref().map(|nobody| Source::nobody(nobody, false)));
+        if self.api_keys.is_some() {
+            sources.push(Source::keys());
+        }
+        sources.extend(self.issuers.iter().map(|issuer| Source::issuer(&issuer.spec)));
+        sources
     }
 
     /// Decides who calls. `audiences` are the URLs the called route goes by; a token must be for one of them, or for an
@@ -191,8 +212,18 @@ impl Authenticator {
                     self.loopback.as_ref().filter(|_| credential.is_loopback).or(self.anonymous.as_ref());
                 nobody.cloned().map(unrestricted).ok_or(AuthError::Missing)
             }
-            Presented::Token(token) => self.token(credential, token, audiences, now_unix).map(unrestricted),
+            Presented::Token(token) => {
+                let principal = self.token(credential, token, audiences, now_unix)?;
+                self.admit(principal).map(unrestricted)
+            }
         }
+    }
+
+    /// What the store says of a principal, on top of the credential.
+    fn admit(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, AuthError> {
+        let issuer = principal.issuer.clone();
+        let admitted = self.bindings.admit(principal);
+        admitted.ok_or_else(|| AuthError::Revoked { issuer: issuer.unwrap_or_else(|| "store".into()) })
     }
 
     fn token(
@@ -264,6 +295,9 @@ impl Authenticator {
         now_unix: u64,
     ) -> Result<Identity, AuthError> {
         let keys = self.api_keys.as_ref().ok_or(KeyRefusal::NotAccepted)?;
+        if self.max_staleness.is_some_and(|max| self.bindings.age(now_unix) > max) {
+            return Err(AuthError::Stale);
+        }
         let may_guess = || self.state.failures.allows(credential.peer);
         let key = keys.verify(text, credential.peer, now_unix, may_guess)?;
         let key = key.ok_or(AuthError::TooManyFailures)?;
@@ -277,7 +311,8 @@ impl Authenticator {
         }) {
             return Err(AuthError::Revoked { issuer: issuer.into() });
         }
-        Ok(Identity { principal: key.principal.clone(), restriction: key.restriction.clone() })
+        let principal = self.admit(key.principal.clone())?;
+        Ok(Identity { principal, restriction: key.restriction.clone() })
     }
 }
 

@@ -124,6 +124,9 @@ pub enum AuthError {
         /// The issuer's configured name.
         issuer: Arc<str>,
     },
+    /// The store was not heard of for so long that its keys are not accepted by what is remembered.
+    #[error("the store was not heard of for longer than identity.max_staleness")]
+    Stale,
     /// This address failed too often of late; the credential was not looked at.
     #[error("too many failed attempts from this address")]
     TooManyFailures,
@@ -159,6 +162,7 @@ impl AuthError {
             AuthError::NoRole { .. } => "the access token gives no role here",
             AuthError::NotYetValid { .. } => "the access token is not valid yet",
             AuthError::Revoked { .. } => "the credential has been revoked",
+            AuthError::Stale => "the API key cannot be verified at the moment",
             AuthError::Scheme => "only the Bearer scheme is supported",
             AuthError::TooManyFailures => "too many failed attempts, try again later",
         }
@@ -172,6 +176,7 @@ impl AuthError {
             | AuthError::Missing
             | AuthError::NoRole { .. }
             | AuthError::Scheme
+            | AuthError::Stale
             | AuthError::TooManyFailures => None,
             AuthError::MalformedRequest { .. } => Some("invalid_request"),
             _ => Some("invalid_token"),
@@ -181,7 +186,7 @@ impl AuthError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            AuthError::KeysUnavailable { .. } => Blame::Issuer,
+            AuthError::KeysUnavailable { .. } | AuthError::Stale => Blame::Issuer,
             _ => Blame::Client,
         }
     }
@@ -193,6 +198,7 @@ impl AuthError {
             AuthError::KeyUnknown { refresh: Some(_), .. }
                 | AuthError::KeysUnavailable { .. }
                 | AuthError::NotYetValid { .. }
+                | AuthError::Stale
                 | AuthError::TooManyFailures
         )
     }
@@ -234,6 +240,7 @@ impl AuthError {
             AuthError::Revoked { .. } => "revoked",
             AuthError::Scheme => "scheme",
             AuthError::Signature { .. } => "signature",
+            AuthError::Stale => "stale",
             AuthError::TooManyFailures => "too_many_failures",
         }
     }

@@ -20,6 +20,7 @@
 mod alg;
 mod api_key;
 mod authenticator;
+mod bindings;
 mod cache;
 pub mod challenge;
 mod claims;
@@ -34,6 +35,7 @@ mod pattern;
 mod records;
 mod revocation;
 mod roles;
+mod sources;
 mod token;
 
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub use api_key::{
     generate as generate_api_key,
 };
 pub use authenticator::{AuthSpec, AuthState, Authenticator, Identity};
+pub use bindings::{Bindings, Standing, Standings};
 pub use cache::{CacheBounds, TokenCache};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest};
 pub use credential::{Credential, HeaderField, MAX_CREDENTIAL_BYTES};
@@ -60,3 +63,4 @@ pub use jwks::{
 pub use records::{LineError, Timestamp};
 pub use revocation::{RevocationList, RevocationRecord, RevocationTarget, Revocations};
 pub use roles::{RoleMapping, RoleRule};
+pub use sources::{KEY_SCOPES, Source, SourceId, SourceScopes};

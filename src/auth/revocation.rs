@@ -60,6 +60,16 @@ impl RawRecord {
     }
 }
 
+impl RevocationRecord {
+    /// Reads one record: a JSON object of the form of a revocation file's lines.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str::<RawRecord>(text).map_err(|e| e.to_string())?.check()
+    }
+}
+
 /// What is asked about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claimed<'a> {

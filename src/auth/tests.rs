@@ -56,6 +56,8 @@ impl Bench {
             anonymous: None,
             loopback: None,
             revocations: Arc::new(Revocations::new()),
+            bindings: Arc::new(Bindings::new()),
+            max_staleness: None,
         };
         change(&mut spec);
         let state = AuthState::new(CacheBounds::default(), FailureBounds::default(), clock.clone());

@@ -13,14 +13,14 @@ use std::fmt;
 /// A pattern longer than this is refused; it bounds the work of one match.
 pub const MAX_PATTERN_BYTES: usize = 256;
 
-/// A compiled pattern.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A compiled pattern. Ordered by its text, for collections.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Glob {
     source: Box<str>,
     shape: Shape,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Shape {
     Any,
     Exact(Box<str>),
@@ -29,10 +29,21 @@ enum Shape {
     Suffix(Box<str>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Token {
     Char(char),
     Many,
+    One,
+}
+
+/// One element of a pattern; see [`Glob::steps`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// This character.
+    Char(char),
+    /// Any run of characters.
+    Many,
+    /// Any one character.
     One,
 }
 
@@ -86,6 +97,12 @@ impl Glob {
     /// The pattern that matches exactly this name, whatever characters it has.
     pub fn exact(name: &str) -> Self {
         Self { source: name.into(), shape: Shape::Exact(name.into()) }
+    }
+
+    /// The pattern that matches whatever begins with `text`, whatever characters that has.
+    pub fn prefix(text: &str) -> Self {
+        let tokens = text.chars().map(Token::Char).chain([Token::Many]).collect();
+        Self { source: format!("{text}*").into(), shape: Shape::of(tokens) }
     }
 
     /// Everything an RFC 6570 URI template can expand to, seen generously: each expression is taken as `*`.
@@ -157,6 +174,16 @@ impl Glob {
             next = row;
         }
         next[0]
+    }
+
+    /// What it is made of, for algorithms that need more than the two comparisons here.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let step = |token| match token {
+            Token::Char(c) => Step::Char(c),
+            Token::Many => Step::Many,
+            Token::One => Step::One,
+        };
+        self.shape.tokens().into_iter().map(step).collect()
     }
 
     /// Whether some name is matched by both.

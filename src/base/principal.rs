@@ -18,6 +18,10 @@ pub enum PrincipalKind {
 }
 
 impl PrincipalKind {
+    /// Every kind.
+    pub const ALL: [PrincipalKind; 4] =
+        [PrincipalKind::Anonymous, PrincipalKind::Key, PrincipalKind::Service, PrincipalKind::User];
+
     /// The name used in logs and expressions.
     pub fn as_str(self) -> &'static str {
         match self {

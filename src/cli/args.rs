@@ -29,16 +29,104 @@ pub(super) enum Command {
     Keys(KeysArgs),
     /// Bring the tables of the store up to date, undo that, or show where they are.
     Migrate(MigrateArgs),
+    /// Answer a question about a configuration for every request there could be.
+    Prove(ProveArgs),
     /// Put a backup into an empty store.
     Restore(RestoreArgs),
     /// Print the JSON Schema of the configuration, or another page that is generated from the program.
     Schema(SchemaArgs),
     /// Set, list and remove secrets in the store; rotate the key they are encrypted with.
     Secrets(SecretsArgs),
+    #[command(flatten)]
+    Remote(super::remote::Remote),
     /// Run the gateway. Without --config: an embedded default on 127.0.0.1 with a demo MCP server behind it.
     Serve(ServeArgs),
     /// Replace the running gateway without refusing a connection: takes its listening sockets over, then it drains.
     Upgrade(ServeArgs),
+    /// Replay recorded requests against a configuration and list what would change.
+    Whatif(WhatifArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ProveArgs {
+    #[command(subcommand)]
+    pub(super) question: Question,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Question {
+    /// What does a configuration allow that another did not?
+    NewlyAllowed {
+        /// Configuration file before.
+        old: PathBuf,
+        /// Configuration file after.
+        new: PathBuf,
+        /// Fail unless the answer is this: `nothing`.
+        #[arg(long, value_parser = ["nothing"])]
+        expect: Option<String>,
+        /// How the answer is printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        format: Output,
+    },
+    /// Which tools can be called by callers who prove nothing?
+    Unauthenticated {
+        /// Configuration file. Without it: the embedded default.
+        #[arg(long, short, env = "TOLLGATE_CONFIG")]
+        config: Option<PathBuf>,
+        /// Only this route.
+        #[arg(long)]
+        route: Option<String>,
+        /// Fail unless the answer is this: `nothing`.
+        #[arg(long, value_parser = ["nothing"])]
+        expect: Option<String>,
+        /// How the answer is printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        format: Output,
+    },
+    /// Who can call the tools that a pattern matches?
+    WhoCanCall {
+        /// Pattern of the tools' own names; `*` stands for any text.
+        tools: String,
+        /// Configuration file. Without it: the embedded default.
+        #[arg(long, short, env = "TOLLGATE_CONFIG")]
+        config: Option<PathBuf>,
+        /// Only this route.
+        #[arg(long)]
+        route: Option<String>,
+        /// Fail unless it is so: `nobody` can, `somebody` can (whatever expressions say), only `authenticated` callers
+        /// can, or only callers with one of these roles: `roles:admin,super_admin`.
+        #[arg(long)]
+        expect: Option<String>,
+        /// How the answer is printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        format: Output,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WhatifArgs {
+    /// Configuration file to try.
+    pub(super) candidate: PathBuf,
+    /// Recorded requests, one JSON object a line. Without it: those that the store keeps (see `samples`).
+    #[arg(long, value_name = "FILE")]
+    pub(super) samples: Option<PathBuf>,
+    /// From the store: requests of this tenant.
+    #[arg(long, default_value = "default", conflicts_with = "samples")]
+    pub(super) tenant: String,
+    /// From the store: requests of so many hours before now.
+    #[arg(long, default_value_t = 24, conflicts_with = "samples", value_parser = clap::value_parser!(u32).range(1..=8784))]
+    pub(super) hours: u32,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Configuration file to compare with. Without it: what was recorded.
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+    /// Fail unless the answer is this: `nothing` changes.
+    #[arg(long, value_parser = ["nothing"])]
+    pub(super) expect: Option<String>,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(super) format: Output,
 }
 
 #[derive(Debug, clap::Args)]

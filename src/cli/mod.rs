@@ -8,9 +8,12 @@ mod explain;
 mod health;
 mod keys;
 mod migrate;
+mod prove;
+mod remote;
 mod secrets;
 mod serve;
 mod store;
+mod whatif;
 
 use std::process::ExitCode;
 
@@ -29,11 +32,14 @@ pub fn main() -> ExitCode {
         Command::Health(health) => health::run(&health),
         Command::Keys(keys) => keys::run(&keys),
         Command::Migrate(migrate) => migrate::run(&migrate),
+        Command::Prove(prove) => prove::run(&prove),
         Command::Restore(args) => backup::restore(&args),
+        Command::Remote(command) => return remote::run(&command),
         Command::Schema(asked) => schema(&asked),
         Command::Secrets(secrets) => secrets::run(&secrets),
         Command::Serve(serve) => serve::run(&serve, serve.upgrade),
         Command::Upgrade(serve) => serve::run(&serve, true),
+        Command::Whatif(whatif) => whatif::run(&whatif),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -27,7 +27,7 @@ const NAMED: [(&str, &str); 6] = [
 ];
 
 /// Parts that take effect at the next start only.
-const STATIC: [&str; 5] = ["listeners", "runtime", "data_dir", "store", "source"];
+const STATIC: [&str; 6] = ["listeners", "runtime", "data_dir", "store", "source", "samples"];
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +51,7 @@ impl fmt::Display for Change {
 /// of a tenant's document of a file name the tenant: `tenant acme, route crm`.
 pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
     let first = ["listeners", "runtime", "data_dir", "store", "source", "sessions", "tenants"];
-    let last = ["telemetry", "audit", "shutdown", "insecure_options"];
+    let last = ["telemetry", "audit", "samples", "shutdown", "insecure_options"];
     let own = DOCUMENT.into_iter().filter(|key| *key != "tenants");
     let mut out = Changes::default();
     // `Map` is sorted; the document's own order reads better.

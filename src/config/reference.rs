@@ -8,7 +8,7 @@ use super::describe::constants;
 use super::schema::{resolve, schema};
 
 /// The order of the top-level keys on the page; a test holds it to the model.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "version",
     "listeners",
     "servers",
@@ -21,6 +21,7 @@ const ORDER: [&str; 17] = [
     "sessions",
     "telemetry",
     "audit",
+    "samples",
     "shutdown",
     "runtime",
     "data_dir",

@@ -19,6 +19,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 use super::actor::Actor;
 use super::api::Api;
 use super::extract::{Caller, Reason};
+use super::idempotency;
 use super::permission::{Operation, Refusal, Trail, decide};
 use super::problem::Problem;
 use super::trail::Action;
@@ -65,7 +66,7 @@ async fn pass(
     let path: String = request.uri().path().chars().take(MAX_PATH).collect();
     let mut seen = Seen { actor: None, tenant: None, reason: None };
     let response = match admit(operation, &api, address, request, &mut seen).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => run(&api, request, next).await.unwrap_or_else(|p| p.into_response()),
         Err(problem) => problem.into_response(),
     };
     let action = Action {
@@ -83,6 +84,16 @@ async fn pass(
         api.record(&action);
     }
     response
+}
+
+/// Runs the handler; once only, if the request has a key for that.
+async fn run(api: &Api, request: Request, next: Next) -> Result<Response, Problem> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let key = if reads { None } else { idempotency::key(request.headers())? };
+    match (key, request.extensions().get::<Caller>().cloned()) {
+        (Some(key), Some(Caller(actor))) => idempotency::once(api, &actor, &key, request, next).await,
+        _ => Ok(next.run(request).await),
+    }
 }
 
 /// Everything that is decided before the handler runs.

@@ -16,13 +16,18 @@
 pub mod actor;
 mod api;
 pub mod authn;
+pub mod bootstrap;
 mod cors;
 mod docs;
+mod documents;
 pub mod etag;
 pub mod events;
 pub mod extract;
+mod failure;
 mod gate;
 mod guard;
+mod idempotency;
+pub mod keys;
 pub mod list;
 pub mod openapi;
 mod ops;
@@ -47,10 +52,11 @@ use self::actor::Proof;
 use self::api::Api;
 use self::authn::Authenticator;
 use self::events::Hub;
-use self::throttle::Throttle;
 use self::trail::Ledger;
 use crate::base::{Clock, Secret};
 use crate::limit::Rate;
+use crate::source::Publisher;
+use crate::store::Store;
 
 pub use self::problem::Problem;
 pub use self::server::Limits;
@@ -100,6 +106,10 @@ pub struct ControlConfig {
     pub ledger: Option<Arc<dyn Ledger>>,
     /// What happens, for whoever follows it.
     pub events: Arc<Hub>,
+    /// Where everything is kept. Without it, what needs it answers 503.
+    pub store: Option<Store>,
+    /// Documents, if they come from a store.
+    pub publisher: Option<Publisher>,
     /// The time.
     pub clock: Clock,
     /// The longest a request may take; after that it is answered with 503.
@@ -122,6 +132,8 @@ impl ControlConfig {
             authenticator: Arc::new(Authenticator::new(None, Clock::default())),
             ledger: None,
             events: Arc::new(Hub::new()),
+            store: None,
+            publisher: None,
             clock: Clock::default(),
             request_timeout: Duration::from_secs(30),
             limits: Limits::default(),
@@ -154,13 +166,7 @@ pub fn router(config: ControlConfig, state: Arc<dyn ControlState>, more: Router)
     if let Some(token) = &config.api_token {
         config.authenticator.accept(token, Proof::Listener);
     }
-    let api = Api::new(
-        state.clone(),
-        config.authenticator.clone(),
-        Throttle::new(config.rate, config.clock.clone()),
-        config.ledger.clone(),
-        config.events.clone(),
-    );
+    let api = Api::new(&config, state.clone());
     let config = Arc::new(config);
     let open = Router::new()
         .route("/api/v1/status", get(ops::status))

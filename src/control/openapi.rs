@@ -47,15 +47,22 @@ pub(super) fn build() -> (Router<Api>, OpenApi) {
     }
     openapi.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
     for item in openapi.paths.paths.values_mut() {
-        for (_, operation) in methods_mut(item) {
-            refusals(operation);
+        for (method, operation) in methods_mut(item) {
+            refusals(method, operation);
         }
     }
     (router, openapi)
 }
 
 /// The refusals that any operation may answer with.
-fn refusals(operation: &mut Described) {
+fn refusals(method: &str, operation: &mut Described) {
+    const CHANGES: [(&str, &str); 5] = [
+        ("409", "It conflicts with what is there, or the same request is still running."),
+        ("412", "It is not what the caller last saw."),
+        ("413", "The body is too long."),
+        ("415", "The body is of another kind."),
+        ("422", "The body, or the idempotency key, is not as it must be."),
+    ];
     let texts = [
         ("400", "The request is not as it must be."),
         ("401", "No good credential."),
@@ -65,7 +72,8 @@ fn refusals(operation: &mut Described) {
         ("503", "The request took too long, or something it needs is not there."),
     ];
     let responses = &mut operation.responses.responses;
-    for (status, text) in texts {
+    let changes = if method == "GET" { &[][..] } else { &CHANGES[..] };
+    for (status, text) in texts.iter().chain(changes).copied() {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
     }
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {

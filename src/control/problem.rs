@@ -79,6 +79,9 @@ pub(super) struct Body<'a> {
     errors: &'a [FieldError],
 }
 
+/// Where pointers into a whole document begin.
+const SECTIONS: [&str; 6] = ["/identity", "/limits", "/policies", "/routes", "/servers", "/tenants"];
+
 /// Most entries of `errors` that an answer has.
 const MAX_ERRORS: usize = 100;
 
@@ -212,6 +215,22 @@ impl Problem {
     pub(super) fn replacing_errors(mut self, errors: impl IntoIterator<Item = FieldError>) -> Self {
         self.errors.clear();
         self.with_errors(errors)
+    }
+
+    /// Makes pointers that lead into `place` relative to it; those that lead elsewhere become part of the text.
+    pub(super) fn within(mut self, place: &str) -> Self {
+        for error in &mut self.errors {
+            match error.pointer.strip_prefix(place) {
+                Some(inside) if inside.is_empty() || inside.starts_with('/') => {
+                    error.pointer = inside.to_owned()
+                }
+                // Already about the object that was sent.
+                _ if !SECTIONS.iter().any(|section| error.pointer.starts_with(section)) => {}
+                _ => error.detail = format!("{}: {}", std::mem::take(&mut error.pointer), error.detail),
+            }
+            (error.line, error.column) = (None, None);
+        }
+        self
     }
 
     /// The status that the caller gets.

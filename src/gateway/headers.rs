@@ -75,8 +75,11 @@ pub(crate) fn passes_downstream(name: &HeaderName, connection: Option<&HeaderVal
         text,
         "content-length"
             | "date"
+            // A client would take its request, credential and all, to wherever a server points.
+            | "location"
             | "mcp-session-id"
             | "proxy-authenticate"
+            | "refresh"
             | "server"
             | "set-cookie"
             | "www-authenticate"

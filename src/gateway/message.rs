@@ -213,6 +213,12 @@ fn note_message(seen: &mut Observation<'_>, bytes: &Bytes, message: &Message<'_>
         seen.rpc_method = Some(clip(method, LOGGED_NAME).into());
     }
     seen.id = message.id.as_ref().map(|id| RawId::new(bytes, id.range()));
+    if let (Some(sampler), Some(arguments)) = (seen.sampler(), &message.params.arguments)
+        && sampler.keeps_arguments()
+        && arguments.range().len() <= telemetry::MAX_SAMPLED_ARGUMENTS
+    {
+        seen.arguments = Some(RawId::new(bytes, arguments.range()));
+    }
     let name = item_of(message).name();
     if !name.is_empty() {
         seen.name = Some(clip(name, LOGGED_NAME).into());

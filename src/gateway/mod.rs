@@ -58,7 +58,7 @@ use crate::limit::{Buckets, Permits};
 use crate::mcp::seal::KeyRing;
 use crate::mcp::session::{BootId, Sessions};
 use crate::snapshot::SnapshotCell;
-use crate::telemetry::{RouteMetrics, Telemetry};
+use crate::telemetry::{RouteMetrics, Sampler, Telemetry};
 
 /// How far along its end the process is. Only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +140,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// The audit.
     pub audit: Auditor,
+    /// Keeps some requests for what-if; `None` if none are wanted.
+    pub sampler: Option<Arc<Sampler>>,
     /// Time.
     pub clock: Clock,
     /// Moves forward when the process is to end.

@@ -22,7 +22,10 @@ use crate::gateway::Gateway;
 use crate::gateway::respond::Failure;
 use crate::mcp::version::{Era, Version};
 use crate::snapshot::Route;
-use crate::telemetry::{AccessRecord, Method, Outcome, RequestTrace, SessionHash, TraceId};
+use crate::telemetry::{
+    AccessRecord, MAX_NAME, Method, Outcome, RequestSample, RequestTrace, SampledPrincipal, Sampler,
+    SessionHash, TraceId,
+};
 use crate::upstream::TargetRef;
 
 /// What has been found out about a request so far.
@@ -64,6 +67,8 @@ pub(crate) struct Observation<'g> {
     pub(crate) credit: Option<Credit>,
     /// The event has been recorded, or there is none.
     audited: bool,
+    /// The arguments of the call, if a sample may hold them.
+    pub(crate) arguments: Option<RawId>,
 }
 
 /// A request's JSON-RPC id: where it lies in its body.
@@ -124,6 +129,7 @@ impl<'g> Observation<'g> {
             error: None,
             credit: None,
             audited: false,
+            arguments: None,
         }
     }
 
@@ -164,6 +170,7 @@ impl<'g> Observation<'g> {
             rule: self.rule.as_deref(),
             limit: self.limit.as_deref(),
             outcome: Some(self.outcome.as_str()),
+            revision: route.and_then(|r| r.revision.to_str().ok()),
             reason: self.error.as_deref(),
             status: (self.status != 0).then_some(u64::from(self.status)),
             bytes_in: Some(self.bytes_in),
@@ -193,6 +200,40 @@ impl<'g> Observation<'g> {
             Some(receipt) => receipt.durable().await,
             None => Ok(()),
         }
+    }
+
+    pub(crate) fn sampler(&self) -> Option<&'g Sampler> {
+        self.gateway.parts.sampler.as_deref()
+    }
+
+    /// Offers the request to the sample. Names that were cut are left out: nothing could be decided by them.
+    fn sample(&self, sampler: &Sampler, route: &Route) {
+        let Some(method) = self.rpc_method.as_deref() else { return };
+        let name = self.name.as_deref();
+        if name.is_some_and(|name| name.len() + char::MAX.len_utf8() > MAX_NAME) {
+            return;
+        }
+        sampler.offer(route.tenant.as_str(), route.id.as_str(), self.started_ms, || RequestSample {
+            time: self.started_ms,
+            weight: 1,
+            tenant: Some(route.tenant.to_string()),
+            route: Some(route.id.to_string()),
+            host: route.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).map(str::to_owned),
+            path: Some(route.path.to_string()),
+            server: self.asked.then(|| route.server_id.to_string()),
+            method: method.to_owned(),
+            name: name.map(str::to_owned),
+            principal: self.principal.as_deref().map(|principal| SampledPrincipal {
+                id: principal.id.to_string(),
+                kind: principal.kind.as_str().to_owned(),
+                roles: principal.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+                groups: principal.groups.iter().map(ToString::to_string).collect(),
+                scopes: principal.scopes.iter().map(ToString::to_string).collect(),
+            }),
+            ip: self.client,
+            outcome: self.outcome.as_str().to_owned(),
+            arguments: self.arguments.as_ref().map(|raw| raw.as_str().to_owned()),
+        });
     }
 
     /// The request is answered with an error of our own.
@@ -241,6 +282,9 @@ impl Drop for Observation<'_> {
             error: self.error.as_deref(),
             ..AccessRecord::new(self.started_ms, self.request_id, self.http_method.as_str(), self.outcome)
         };
+        if let (Some(sampler), Some(route)) = (&self.gateway.parts.sampler, route) {
+            self.sample(sampler, route);
+        }
         let metrics = route.map_or(&self.gateway.unrouted, |r| &r.metrics);
         let server = (route.is_some() && self.asked).then_some(0);
         self.gateway.parts.telemetry.observe(metrics, server, self.method, &self.trace, &record);

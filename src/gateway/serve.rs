@@ -304,7 +304,7 @@ fn failure_label(error: &AuthError) -> AuthFailure {
         AuthError::Expired { .. } => AuthFailure::Expired,
         AuthError::IssuedInFuture { .. } | AuthError::NotYetValid { .. } => AuthFailure::NotYetValid,
         AuthError::IssuerUnknown => AuthFailure::UnknownIssuer,
-        AuthError::KeysUnavailable { .. } => AuthFailure::Unavailable,
+        AuthError::KeysUnavailable { .. } | AuthError::Stale => AuthFailure::Unavailable,
         AuthError::MalformedRequest { .. } | AuthError::MalformedToken { .. } => AuthFailure::Malformed,
         AuthError::Missing => AuthFailure::Missing,
         AuthError::Revoked { .. } => AuthFailure::Revoked,

@@ -56,6 +56,16 @@ impl Policy {
         &self.name
     }
 
+    /// Its rules, in order.
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What happens to requests that no rule matches.
+    pub(crate) fn default_effect(&self) -> Effect {
+        self.default
+    }
+
     /// Whether a denied caller is told so, instead of hearing that the item does not exist.
     pub fn explains(&self) -> bool {
         self.explain

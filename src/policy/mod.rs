@@ -48,11 +48,15 @@ mod spec;
 
 pub use analysis::Finding;
 pub use cel::ExpressionFailure;
+#[cfg(test)]
+pub(crate) use cel::Scope;
 pub use decision::{Cause, Decision, Outcome, RuleRef, RuleTrace, Trace};
 pub use engine::Policy;
 pub use error::{CompileError, CompileErrors, Problem};
+pub(crate) use facts::{COMPLETE, MAX_NAME_BYTES};
 pub use facts::{Facts, Item, ItemKind, is_open_method};
 pub use rule::Field;
+pub(crate) use rule::{Patterns, Rule, When};
 pub use spec::{Effect, PolicySpec, RuleSpec};
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ impl Rule {
         check(self.cidrs.is_empty() || self.cidrs.iter().any(|net| net.contains(&ip)), Field::Cidrs)
     }
 
-    fn matches_item(&self, item: Item<'_>) -> Result<(), Field> {
+    pub(crate) fn matches_item(&self, item: Item<'_>) -> Result<(), Field> {
         if self.items.is_empty() {
             return Ok(());
         }
@@ -276,7 +276,7 @@ impl Patterns {
             || self.rest.iter().any(|g| g.matches(name))
     }
 
-    fn matches_one_of(&self, names: &[std::sync::Arc<str>]) -> bool {
+    pub(crate) fn matches_one_of(&self, names: &[std::sync::Arc<str>]) -> bool {
         self.all.is_empty() || names.iter().any(|name| self.matches(name))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::auth::{KeyPepper, KeyStore, Revocations};
+use crate::auth::{Bindings, KeyPepper, KeyStore, Revocations};
 use crate::base::TenantId;
 use crate::config::model::SecretText;
 
@@ -18,6 +18,8 @@ pub struct TenantIdentity {
     pub store_keys: Arc<KeyStore>,
     /// Revoked credentials.
     pub revocations: Arc<Revocations>,
+    /// Disabled users and given roles, from the same feed.
+    pub bindings: Arc<Bindings>,
     pepper: Option<SecretText>,
 }
 
@@ -68,6 +70,7 @@ impl Identities {
         let fresh = TenantIdentity {
             store_keys: known.store_keys,
             revocations: known.revocations,
+            bindings: known.bindings,
             ..TenantIdentity::new(tenant, key, pepper.cloned())
         };
         Ok(fresh)
@@ -78,8 +81,11 @@ impl Identities {
         self.tenants.lock().insert(tenant.clone(), identity);
     }
 
-    /// Forgets the tenants for which `live` says no.
+    /// Forgets the tenants for which `live` says no. What a feed has brought is kept: it would not be brought again.
     pub(super) fn retain(&self, live: impl Fn(&TenantId) -> bool) {
+        if self.fed {
+            return;
+        }
         self.tenants.lock().retain(|tenant, _| live(tenant));
     }
 }
@@ -90,6 +96,7 @@ impl TenantIdentity {
             file_keys: Arc::new(KeyStore::new(tenant.clone(), key)),
             store_keys: Arc::new(KeyStore::new(tenant.clone(), None)),
             revocations: Arc::new(Revocations::new()),
+            bindings: Arc::new(Bindings::new()),
             pepper,
         }
     }

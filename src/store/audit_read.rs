@@ -57,7 +57,7 @@ impl AuditEvent {
         self.salt.as_deref()?.try_into().ok()
     }
 
-    /// Where a page ends: [`AuditFilter::before`] of the next one.
+    /// Where a page that ends with it ends; the next one is asked for before this place.
     pub fn place(&self) -> AuditPlace {
         AuditPlace {
             time: self.time,

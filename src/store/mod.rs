@@ -15,8 +15,10 @@ mod audit;
 mod audit_export;
 mod audit_read;
 mod backup;
+mod control;
 mod engine;
 mod error;
+mod identity;
 mod keys;
 mod leader;
 mod migrate;
@@ -25,6 +27,7 @@ mod notify;
 mod replicas;
 mod revisions;
 mod roles;
+mod samples;
 mod sealing_keys;
 mod secrets;
 mod settings;
@@ -43,8 +46,13 @@ pub use audit::{AuditBatch, Keys as AuditKeys, NewEvent};
 pub use audit_export::{ExportError, ExportFormat, export};
 pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};
 pub use backup::{Into as RestoreInto, Manifest, TableManifest};
+pub use control::{Idempotency, OwnedApiKey, StoredStanding};
 pub use engine::Engine;
 pub use error::{Fault, StoreError};
+pub use identity::{
+    ApiKey, IdentityChange, IdentityKind, IdentitySnapshot, NewApiKey, NewUser, RevocationEntry, RoleBinding,
+    User,
+};
 pub use leader::Seat;
 pub use migrate::{MigrationState, MigrationStatus, SCHEMA_LEVEL};
 pub use notify::{Channel, Listener, Notification};

@@ -30,6 +30,8 @@ pub mod log;
 mod metrics;
 pub mod names;
 mod process;
+mod sample;
+mod sampler;
 mod series;
 mod session;
 pub mod trace;
@@ -46,6 +48,10 @@ pub use self::handles::{
 pub use self::label::{AuthFailure, Method, Outcome, ReloadOutcome, UpstreamError};
 pub use self::lines::{BATCH_DELAY, LineQueue, MAX_LINE, Output, OutputError};
 pub use self::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Caps, Metrics};
+pub use self::sample::{RequestSample, SampledPrincipal};
+pub use self::sampler::{
+    Batch as SampleBatch, MAX_ARGUMENTS as MAX_SAMPLED_ARGUMENTS, MAX_BATCHES as MAX_SAMPLE_BATCHES, Sampler,
+};
 pub use self::session::SessionHash;
 pub use self::trace::{RequestTrace, TraceContext, TraceId, Tracer};
 

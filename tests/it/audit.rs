@@ -77,6 +77,7 @@ async fn every_decision_leaves_one_event() {
     assert_eq!((&allowed["status"], &allowed["outcome"]), (&200.into(), &"ok".into()));
     assert_eq!((&allowed["kind"], &allowed["role"]), (&"anonymous".into(), &"developer".into()));
     assert!(allowed["bytes_out"].as_u64().unwrap() > 0 && allowed["client_ip"] == "127.0.0.1", "{allowed}");
+    assert!(allowed["revision"].as_str().unwrap().starts_with("default@"), "{allowed}");
     assert!(!allowed["target"].as_str().unwrap().is_empty(), "{allowed}");
     assert_eq!((&by("deny")["rule"], &by("deny")["name"]), (&"no_b".into(), &"b".into()));
     assert_eq!((&by("limit")["limit"], &by("limit")["status"]), (&"two".into(), &429.into()));

@@ -20,6 +20,7 @@ fn examples() -> Vec<PathBuf> {
 
 fn load(path: &Path) -> Loaded {
     let sources = FixedSources::default()
+        .with_env("DATABASE_URL", "postgres://tollgate@127.0.0.1/tollgate")
         .with_env("OTEL_KEY", "x")
         .with_env("TICKETS_KEY", "x")
         .with_env("TOLLGATE_ADMIN", "127.0.0.1:9090")

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("upstream", 3),
     ("snapshot", 4),
     ("gateway", 5),
+    ("insight", 5),
     ("store", 5),
     ("source", 6),
     ("control", 7),

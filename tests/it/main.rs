@@ -3,6 +3,7 @@
 
 mod audit;
 mod control;
+mod database;
 mod examples;
 mod faults;
 mod framing;
@@ -17,3 +18,4 @@ mod store;
 mod support;
 mod tenants;
 mod tls;
+mod whatif;

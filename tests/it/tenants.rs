@@ -152,3 +152,30 @@ async fn a_tenant_without_identity_lets_nobody_in() {
     assert_eq!(caller.ask(&caller.tool("t")).await.status(), 401);
     assert_eq!(up.calls().len(), 0);
 }
+
+#[tokio::test]
+async fn a_redirect_of_a_server_is_never_followed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let victim = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bad = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (there, here) = (victim.local_addr().unwrap(), bad.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = bad.accept().await {
+            tokio::spawn(async move {
+                let mut request = vec![0; 64 * 1024];
+                let _ = socket.read(&mut request).await;
+                let answer = format!(
+                    "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{there}/mcp\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                let _ = socket.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    let gateway = Gateway::targets([format!("\"http://{here}/mcp\"")]).server("era: modern").start().await;
+    let caller = gateway.caller();
+    let response = caller.ask(&caller.tool("t")).await;
+    assert_ne!(response.status(), 200);
+    assert!(response.header("location").is_none(), "nor is it handed on");
+    let dialled = tokio::time::timeout(std::time::Duration::from_millis(300), victim.accept()).await;
+    assert!(dialled.is_err(), "nobody came to where the server pointed");
+}

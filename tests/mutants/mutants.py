@@ -1054,9 +1054,9 @@ add(
     "docs/security.md: a token that does not hold never makes its bearer the anonymous caller.",
     (
         AUTHENTICATOR,
-        "self.token(credential, token, audiences, now_unix).map(unrestricted),",
-        "self\n    .token(credential, token, audiences, now_unix)\n"
-        "    .or_else(|e| self.anonymous.clone().filter(|_| BROKEN).ok_or(e))\n    .map(unrestricted),",
+        "let principal = self.token(credential, token, audiences, now_unix)?;",
+        "let principal = self\n    .token(credential, token, audiences, now_unix)\n"
+        "    .or_else(|e| self.anonymous.clone().filter(|_| BROKEN).ok_or(e))?;",
     ),
     caught_by=(
         "identity::a_bad_credential_never_becomes_the_anonymous_or_the_local_caller",

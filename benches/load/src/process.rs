@@ -220,6 +220,16 @@ pub fn pss_kib(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
+/// Memory of a process that no file is behind, in KiB: what it has allocated.
+///
+/// # Errors
+/// The process is gone.
+pub fn anonymous_kib(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon line")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+}
+
 /// Descriptors a process has open.
 ///
 /// # Errors

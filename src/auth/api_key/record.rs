@@ -200,6 +200,14 @@ impl RawRecord {
 }
 
 impl KeyRecord {
+    /// Reads one record: a JSON object of the form of a key file's lines.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str::<RawRecord>(text).map_err(|e| e.to_string())?.check()
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
         if !is_id(&self.id) {
             return Err("`id` must be the 12 letters and digits between `tg_` and `_`".to_owned());

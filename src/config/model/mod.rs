@@ -12,6 +12,7 @@ pub mod net;
 pub mod policy;
 pub mod process;
 pub mod route;
+pub mod samples;
 pub mod server;
 pub mod store;
 pub mod telemetry;
@@ -38,6 +39,7 @@ pub use net::{Address, Cidr, HostPattern, HttpUrl, UrlPattern};
 pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, Rule};
 pub use process::{InsecureOptions, Runtime, Sessions, Shutdown};
 pub use route::Route;
+pub use samples::Samples;
 pub use server::{
     Balance, Basic, Breaker, Catalogue, Credential, Dns, Era, HashKey, HeaderCredential, Health, Http,
     Outlier, Pool, Probe, Retry, Server, Target, Timeouts, UpstreamTls, WeightedTarget,
@@ -102,6 +104,9 @@ pub struct Document {
     /// What is recorded of decisions and actions.
     #[serde(default)]
     pub audit: Audit,
+    /// A sample of requests that is kept for `tollgate whatif`. Changes need a restart.
+    #[serde(default)]
+    pub samples: Samples,
     /// How the process ends.
     #[serde(default)]
     pub shutdown: Shutdown,
@@ -128,6 +133,7 @@ impl Default for Document {
             identity: Identity::default(),
             telemetry: Telemetry::default(),
             audit: Audit::default(),
+            samples: Samples::default(),
             shutdown: Shutdown::default(),
             insecure_options: InsecureOptions::default(),
         }

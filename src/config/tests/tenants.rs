@@ -181,7 +181,7 @@ fn issuers_and_key_sets_that_were_not_granted_are_refused() {
         Some("{ private_targets: [10.0.0.0/8] }"),
     );
     let jwks = identity("https://login.example.com", ", jwks: { url: \"http://127.0.0.1/k\" }");
-    attack(&jwks, "\"http://127", &["loopback"], Some("{ private_targets: [127.0.0.0/8] }"));
+    attack(&jwks, "\"http://127.0.0.1/k", &["loopback"], Some("{ private_targets: [127.0.0.0/8] }"));
     let plain = identity("https://login.example.com", ", jwks: { url: \"http://keys.example.com/k\" }");
     expect(&file("{}", &plain), "insecure", "\"http://keys", &[]);
 }

@@ -130,8 +130,8 @@ fn every_place_for_a_secret_is_compared() {
     let text = schema().to_string();
     assert_eq!(
         text.matches("tollgate-secret").count(),
-        6,
-        "admin token, pepper, bearer, basic, header, otlp headers"
+        8,
+        "admin token, metrics token, store URL, pepper, bearer, basic, header, otlp headers"
     );
 }
 

@@ -4,6 +4,9 @@ use super::{Context, DAY, HOUR, SOME};
 use crate::config::model::{Encryption, HeaderName, Period, Size};
 use crate::config::path::Path;
 
+/// Longest time for which samples are kept.
+const YEAR: Period = Period::from_secs(366 * 86_400);
+
 /// The oldest a session may become: its sealing key must be kept as long.
 const MAX_SESSION_AGE: Period = Period::from_secs(30 * 86_400);
 
@@ -16,6 +19,8 @@ pub(super) fn validate(context: &mut Context<'_>) {
     store(context);
     telemetry(context);
     audit(context);
+    let kept = context.document.samples.retention;
+    context.period(Path::of("samples").key("retention"), kept, Period::from_secs(60), YEAR);
 }
 
 fn sessions(context: &mut Context<'_>) {

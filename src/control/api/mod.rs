@@ -1,8 +1,16 @@
 //! The operations of `/api/v1`, one file per resource, and what they share.
 
+mod audit;
+mod documents;
 mod events;
 mod health;
+mod keys;
+mod objects;
 mod own;
+mod people;
+mod replicas;
+mod secrets;
+mod tenants;
 #[cfg(test)]
 mod tests;
 
@@ -10,8 +18,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::ControlConfig;
 use super::actor::Actor;
 use super::authn::Authenticator;
 use super::events::{Hub, Topic};
@@ -19,6 +30,9 @@ use super::problem::Problem;
 use super::state::ControlState;
 use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
+use crate::base::{Role, TenantId};
+use crate::source::Publisher;
+use crate::store::{Store, Time};
 
 /// What handlers share. Cloning it is a reference count.
 #[derive(Clone)]
@@ -31,18 +45,39 @@ struct Inner {
     ledger: Option<Arc<dyn Ledger>>,
     events: Arc<Hub>,
     readers: events::Readers,
+    store: Option<Store>,
+    publisher: Option<Publisher>,
 }
 
 impl Api {
-    pub(super) fn new(
-        state: Arc<dyn ControlState>,
-        authenticator: Arc<Authenticator>,
-        throttle: Throttle,
-        ledger: Option<Arc<dyn Ledger>>,
-        events: Arc<Hub>,
-    ) -> Self {
-        let readers = events::Readers::default();
-        Self(Arc::new(Inner { state, authenticator, throttle, ledger, events, readers }))
+    pub(super) fn new(config: &ControlConfig, state: Arc<dyn ControlState>) -> Self {
+        Self(Arc::new(Inner {
+            state,
+            authenticator: config.authenticator.clone(),
+            throttle: Throttle::new(config.rate, config.clock.clone()),
+            ledger: config.ledger.clone(),
+            events: config.events.clone(),
+            readers: events::Readers::default(),
+            store: config.store.clone(),
+            publisher: config.publisher.clone(),
+        }))
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> Result<&Store, Problem> {
+        let missing = || Problem::unavailable("no_store", "this process has no store");
+        self.0.store.as_ref().ok_or_else(missing)
+    }
+
+    /// What publishes documents.
+    pub(super) fn publisher(&self) -> Result<&Publisher, Problem> {
+        let missing = || {
+            Problem::conflict(
+                "source_is_a_file",
+                "documents come from a file here, and are changed there; see `source: database`",
+            )
+        };
+        self.0.publisher.as_ref().ok_or_else(missing)
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {
@@ -93,13 +128,129 @@ impl Api {
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = own::operations(router);
     let router = health::operations(router);
+    let router = replicas::operations(router);
+    let router = tenants::operations(router);
+    let router = documents::operations(router);
+    let router = objects::operations(router);
+    let router = secrets::operations(router);
+    let router = audit::operations(router);
+    let router = people::operations(router);
+    let router = keys::operations(router);
     events::operations(router)
+}
+
+/// Nobody gives what they do not have: no role above the caller's own, and `super_admin` only in the operator's tenant,
+/// where it means something.
+///
+/// # Errors
+///
+/// 403.
+fn may_give(actor: &Actor, tenant: &TenantId, role: Role) -> Result<(), Problem> {
+    let own = if actor.is_platform() { Role::SuperAdmin } else { actor.role() };
+    let anywhere = role < Role::SuperAdmin || *tenant == TenantId::default();
+    if role <= own && anywhere {
+        return Ok(());
+    }
+    Err(Problem::forbidden(format!("you cannot give or take the role `{role}` here")))
+}
+
+/// A time as callers read it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
+struct When(String);
+
+impl From<Time> for When {
+    fn from(time: Time) -> Self {
+        Self(time.to_string())
+    }
 }
 
 /// Parameters of addresses in a tenant.
 mod in_tenant {
     use serde::Deserialize;
     use utoipa::IntoParams;
+
+    use crate::base::TenantId;
+    use crate::control::problem::Problem;
+
+    /// Longest name, in bytes.
+    const MAX_NAME: usize = 63;
+
+    /// Something with a name in a tenant.
+    #[derive(Deserialize, IntoParams)]
+    #[into_params(parameter_in = Path)]
+    pub(super) struct Named {
+        /// Whose.
+        #[param(max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+        pub(super) tenant: String,
+        /// Its name.
+        #[param(max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+        pub(super) name: String,
+    }
+
+    impl Named {
+        /// The name, if something can have it.
+        pub(super) fn name(&self) -> Result<&str, Problem> {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            let name = self.name.as_str();
+            let good = name.len() <= MAX_NAME
+                && name.bytes().next().is_some_and(plain)
+                && name.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_'));
+            if good {
+                return Ok(name);
+            }
+            let rule = "a name has 1 to 63 lower-case letters, digits, `-` and `_`, and begins with a letter or digit";
+            Err(Problem::bad_request(rule))
+        }
+
+        /// Tenant and name.
+        pub(super) fn names(&self) -> Result<(TenantId, String), Problem> {
+            Ok((TenantId::new(self.tenant.as_str()), self.name()?.to_owned()))
+        }
+    }
+
+    /// A page of a list that has one order.
+    #[derive(Deserialize, IntoParams)]
+    #[serde(deny_unknown_fields)]
+    #[into_params(parameter_in = Query)]
+    pub(super) struct Walk {
+        /// Items of a page, 50 unless given.
+        #[param(minimum = 1, maximum = 500)]
+        pub(super) limit: Option<usize>,
+        /// Where the page begins: `next_cursor` of the one before it.
+        #[param(max_length = 2048)]
+        pub(super) cursor: Option<String>,
+    }
+
+    /// How a change is made.
+    #[derive(Deserialize, IntoParams)]
+    #[serde(deny_unknown_fields)]
+    #[into_params(parameter_in = Query)]
+    #[allow(dead_code, reason = "the reason has an extractor of its own")]
+    pub(super) struct Write {
+        /// Say what would change, and change nothing.
+        #[serde(default)]
+        pub(super) dry_run: bool,
+        /// Why, at most 500 characters; the header `X-Tollgate-Reason` does the same.
+        #[param(max_length = 500)]
+        pub(super) reason: Option<String>,
+    }
+
+    /// What a change may build on.
+    #[derive(IntoParams)]
+    #[into_params(parameter_in = Header)]
+    #[allow(dead_code, reason = "describes headers")]
+    pub(super) struct Conditional {
+        /// The ETag that was read last, or `*` for whatever there is.
+        #[param(rename = "If-Match")]
+        if_match: Option<String>,
+        /// `*`: only if there is none yet.
+        #[param(rename = "If-None-Match")]
+        if_none_match: Option<String>,
+        /// Makes repeating the request safe: it is done once, and answered the same.
+        #[param(rename = "Idempotency-Key", max_length = 255)]
+        idempotency_key: Option<String>,
+    }
 
     /// The tenant alone.
     #[derive(Deserialize, IntoParams)]

@@ -24,6 +24,7 @@ const COMPILE_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// A checked, metered expression.
 #[derive(Debug)]
 pub(crate) struct Program {
+    source: Box<str>,
     expression: IdedExpr,
     patterns: Box<[PatternVal]>,
     items: ItemKinds,
@@ -103,6 +104,7 @@ impl Program {
                 offset: positions.offset_for(refused.node).map(|(start, _)| start as usize),
             })?;
         let mut program = Self {
+            source: source.into(),
             expression,
             patterns: patterns.into_iter().map(PatternVal).collect(),
             items,
@@ -121,6 +123,11 @@ impl Program {
         Ok(program)
     }
 
+    /// The expression as written.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The kinds of item it asks about, by reading `tool`, `prompt`, `resource` or else `arguments`.
     pub(crate) fn items(&self) -> ItemKinds {
         match self.items.is_empty() && self.reads_arguments {
@@ -132,6 +139,11 @@ impl Program {
     /// Whether it reads the arguments of the call.
     pub(crate) fn reads_arguments(&self) -> bool {
         self.reads_arguments
+    }
+
+    /// Whether it reads the claims of the caller's token.
+    pub(crate) fn reads_claims(&self) -> bool {
+        self.reads_claims
     }
 
     /// Paths it reads that may be missing.

@@ -100,6 +100,9 @@ pub(super) fn compile(
         },
         loopback: identity.loopback.as_ref().map(|l| Role::from(l.role)),
         revocations: registries.revocations.clone(),
+        bindings: registries.bindings.clone(),
+        max_staleness: (identity.store_keys() && identity.on_stale == model::OnStale::Refuse)
+            .then(|| identity.max_staleness.get()),
     };
     match Authenticator::compile(spec, state.auth.clone()) {
         Ok(authenticator) if errors.is_empty() => {

@@ -288,3 +288,27 @@ async fn names_are_resolved_in_the_background_and_kept_when_dns_fails() {
     .await;
     assert!(r.server.pinned(lease.target_ref()).is_ok(), "its sessions are still served");
 }
+
+/// DNS rebinding: a name that was good is bound to another address later. Neither probes nor picks go there.
+#[tokio::test]
+async fn a_name_that_is_bound_to_a_refused_address_is_not_dialled_there() {
+    let fake = Fake::start(Mood::Modern).await;
+    let port = fake.addr.port();
+    let victim = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let resolver = Arc::new(Scripted(Mutex::new(Ok(vec!["127.0.0.2".parse().unwrap()]))));
+    let mut s = checked(&[], ProbeKind::Tcp);
+    s.targets = vec![TargetSpec::parse(&format!("http://mcp.internal:{port}/mcp"), 1).unwrap()];
+    s.dns_refresh = TICK;
+    s.guard = AddressGuard::PublicOnly { except: vec!["127.0.0.1/32".parse().unwrap()] };
+    let r = Running::start_with(s, Arc::clone(&resolver) as Arc<dyn Resolve>);
+    assert!(r.upstreams.settled(Duration::from_secs(5)).await);
+    assert_eq!(r.server.pick(Pick::default()).unwrap_err(), NoTarget::Unresolved, "refused at first");
+    *resolver.0.lock() = Ok(vec!["127.0.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
+    eventually("the good address of an answer is taken", || r.server.pick(Pick::default()).is_ok()).await;
+    *resolver.0.lock() = Ok(vec!["127.0.0.2".parse().unwrap()]);
+    tokio::time::sleep(TICK * 6).await;
+    let addresses: Vec<IpAddr> = r.server.status().targets.iter().map(|t| t.address.ip()).collect();
+    assert_eq!(addresses, [IpAddr::from([127, 0, 0, 1])]);
+    let dialled = tokio::time::timeout(TICK, victim.accept()).await;
+    assert!(dialled.is_err(), "nobody came to the refused address");
+}

@@ -6,7 +6,8 @@ use crate::support::{Client, Gateway, Request, Upstream};
 async fn metrics_move_to_a_listener_of_their_own() {
     let upstream = Upstream::modern().await;
     let gateway = Gateway::relay(&[&upstream])
-        .listeners("metrics: { address: \"127.0.0.1:0\", token: \"scr4pe\" }")
+        .listeners("metrics: { address: \"127.0.0.1:0\", token: \"${env:SCRAPE}\" }")
+        .env("SCRAPE", "scr4pe")
         .start()
         .await;
     let address = gateway.process().metrics_address().expect("it listens");

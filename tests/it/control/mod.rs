@@ -1,4 +1,8 @@
-//! The control API of a whole gateway.
+//! The control API of a whole gateway, and of a control plane alone.
 
+mod attack;
 mod generated;
+mod identity;
 mod listeners;
+mod objects;
+mod plane;

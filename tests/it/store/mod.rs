@@ -6,7 +6,9 @@ mod fleet;
 mod isolation;
 mod kill;
 mod migrations;
+mod plans;
 mod revisions;
+mod samples;
 mod secrets;
 
 use std::sync::Arc;

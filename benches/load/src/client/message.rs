@@ -117,6 +117,13 @@ impl Endpoint {
         self.post(None, &headers, &rpc("tools/call", &call.params(&meta), true))
     }
 
+    /// `tools/call` of any tool, in the revision without sessions. `arguments` is JSON.
+    pub fn modern_tool(&self, name: &str, arguments: &str) -> Request {
+        let params = format!(r#"{{"name":"{name}","arguments":{arguments},{}}}"#, meta());
+        let headers = [("Mcp-Protocol-Version", MODERN), ("Mcp-Method", "tools/call"), ("Mcp-Name", name)];
+        self.post(None, &headers, &rpc("tools/call", &params, true))
+    }
+
     /// `subscriptions/listen` for changes of the list of tools.
     pub fn listen(&self) -> Request {
         let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{}}}"#, meta());

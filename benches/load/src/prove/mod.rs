@@ -20,6 +20,12 @@ use crate::{Result, process, report};
 /// What is promised.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Promise {
+    /// The embedded default starts in seconds, and `kill -9` loses nothing that was acknowledged.
+    ControlEmbedded(Options),
+    /// A database that is gone fails no call; neither its death nor the gateway's loses an audit event.
+    ControlOutage(Options),
+    /// A full disk for the audit spool does what the configuration says, and shows.
+    ControlSpoolFull(Options),
     /// A server that is killed costs only the calls in flight to it, and each of its sessions one 404.
     Kill(Options),
     /// Reloads of the configuration fail no call and lose no session.
@@ -54,6 +60,9 @@ pub struct Options {
 pub fn prove(promise: &Promise) -> Result<bool> {
     process::raise_descriptor_limit();
     match promise {
+        Promise::ControlEmbedded(options) => control::embedded(options),
+        Promise::ControlOutage(options) => control::outage(options),
+        Promise::ControlSpoolFull(options) => control::spool_full(options),
         Promise::Kill(options) => kill::prove(options),
         Promise::Reload(options) => reload::prove(options),
         Promise::Restart(options) => restart::prove(options),

@@ -14,7 +14,7 @@ pub fn quota(variant: u64) -> u64 {
 pub fn document(servers: &[SocketAddr], jwks: &str, variant: u64) -> String {
     let target = |number: usize| format!("http://{}/mcp", servers[number % servers.len()]);
     let (a, b, quota) = (target(0), target(1), quota(variant));
-    let chosen = if variant % 2 == 0 { "a" } else { "b" };
+    let chosen = if variant.is_multiple_of(2) { "a" } else { "b" };
     format!(
         r#"version: 1
 servers:

@@ -86,6 +86,11 @@ impl Ledger {
         Self { pages }
     }
 
+    /// Of several runs.
+    pub fn merge(ledgers: impl IntoIterator<Item = Self>) -> Self {
+        Self { pages: ledgers.into_iter().flat_map(|ledger| ledger.pages).collect() }
+    }
+
     /// All calls.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.pages.iter().flatten()
@@ -120,14 +125,15 @@ impl Ledger {
         reasons
     }
 
-    /// Ids of the calls whose answer arrived, whatever it was: acknowledged.
+    /// Ids of the calls that were answered: acknowledged.
     pub fn acknowledged(&self) -> HashSet<&str> {
-        self.entries().filter_map(|e| e.request_id.as_deref()).collect()
+        let answered = self.entries().filter(|e| e.outcome == Outcome::Answered);
+        answered.filter_map(|e| e.request_id.as_deref()).collect()
     }
 
-    /// Calls that may or may not have run: their answers did not arrive.
+    /// Calls that may or may not have run: no answer arrived.
     pub fn unknown(&self) -> u64 {
-        self.entries().filter(|e| e.request_id.is_none()).count() as u64
+        self.entries().filter(|e| matches!(e.outcome, Outcome::Broken(_))).count() as u64
     }
 
     /// Holds each answer against what was published; `publishes` in the order of their acknowledgement.
@@ -174,7 +180,7 @@ pub struct Difference {
     pub lost: u64,
     /// Calls that it has more than once.
     pub duplicated: u64,
-    /// Calls that it has and the ledger does not: more than there were broken calls would be invented ones.
+    /// Calls that it has and that were not answered: more than there were of those would be invented ones.
     pub unacknowledged: u64,
     /// Some of the lost.
     pub examples: Vec<String>,

@@ -32,6 +32,8 @@ pub struct Setup {
     pub store: Option<String>,
     /// File with the keys that seal secrets; replicas of one store share it.
     pub keys: Option<PathBuf>,
+    /// The document to serve, in the file; without one, documents come from the store.
+    pub document: Option<String>,
     /// More sections of the file, as YAML.
     pub more: String,
 }
@@ -69,6 +71,9 @@ impl Replica {
         let mcp = SocketAddr::from(([127, 0, 0, 1], process::free_port()?));
         let admin = SocketAddr::from(([127, 0, 0, 1], process::free_port()?));
         fs::write(setup.dir.join("tollgate.yaml"), own_part(&setup, mcp, admin))?;
+        if let Some(url) = &setup.store {
+            fs::write(setup.dir.join("store.url"), url)?;
+        }
         Ok(Self { setup, mcp, admin, process: None, starts: 0 })
     }
 
@@ -224,19 +229,23 @@ listeners:
   admin: {{ address: {admin} }}
 runtime: {{ data_threads: 1, control_threads: 2 }}
 data_dir: "{dir}/data"
-source: database
 telemetry:
   log: {{ level: info }}
   access_log: {{ enabled: true, path: "{dir}/access.log" }}
 shutdown: {{ announce: 0s, drain: 10s, streams: 2s }}
 "#
     );
-    if let Some(url) = &setup.store {
-        let _ = writeln!(text, "store:\n  url: \"{url}\"");
+    if setup.store.is_some() {
+        // A password may be in it, so a document only refers to it.
+        let _ = writeln!(text, "store:\n  url: \"${{file:{dir}/store.url}}\"");
         if let Some(keys) = &setup.keys {
             let _ = writeln!(text, "  encryption: {{ key_file: \"{}\" }}", keys.display());
         }
     }
     text.push_str(&setup.more);
+    match &setup.document {
+        Some(document) => text.push_str(document.trim_start_matches("version: 1\n")),
+        None => text.push_str("source: database\n"),
+    }
     text
 }

@@ -1,0 +1,1 @@
+DROP INDEX replica_revisions_refused;

@@ -1,0 +1,266 @@
+//! Compiles the documents of the store into what is served.
+//!
+//! The static sections stay those of the process's own file. A document is compiled on registries of its own first, so
+//! that one that does not compile touches nothing that is in force.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::app::options::Environment;
+use crate::app::reload::{hooks, read_file};
+use crate::app::state;
+use crate::base::{Scope, TenantId};
+use crate::config::{
+    self, Canonical, Loaded, LoadedPlatform, SourceError, Sources, SystemSources, Terms, Validated, model,
+};
+use crate::snapshot::{CompileError, Snapshot, SnapshotCell, State, compile_tenant};
+use crate::source::{Refusal, SecretValues, Serve, Stored};
+
+/// Serves the documents of one store.
+pub(super) struct DocumentServer {
+    settings: model::Document,
+    env: Environment,
+    origin: String,
+    state: State,
+    cell: Arc<SnapshotCell>,
+    current: Mutex<Current>,
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Current {
+    tenants: Vec<model::Tenant>,
+    documents: HashMap<TenantId, Validated>,
+    since: u64,
+}
+
+impl DocumentServer {
+    /// Serves nothing yet: the snapshot has no tenants.
+    pub(super) fn new(own: &Validated, env: Environment, origin: &str, state: &State) -> Self {
+        let settings = model::Document {
+            servers: Vec::new(),
+            routes: Vec::new(),
+            limits: Vec::new(),
+            policies: Vec::new(),
+            identity: model::Identity::default(),
+            tenants: Vec::new(),
+            ..own.document().clone()
+        };
+        Self {
+            settings,
+            env,
+            origin: origin.to_owned(),
+            state: state.clone(),
+            cell: Arc::new(SnapshotCell::new(Snapshot::new([]))),
+            current: Mutex::default(),
+        }
+    }
+
+    /// Where the snapshot in force is.
+    pub(super) fn cell(&self) -> Arc<SnapshotCell> {
+        self.cell.clone()
+    }
+
+    /// Since when what is in force is, in milliseconds since the Unix epoch.
+    pub(super) fn since(&self) -> u64 {
+        self.current.lock().since
+    }
+
+    fn platform(&self, content: &[u8]) -> Result<LoadedPlatform, Refusal> {
+        let none = SecretValues::new();
+        let sources = sources(&self.env, &TenantId::default(), &none);
+        let loaded = config::load_platform(content, "platform document", &self.settings, &sources, hooks());
+        if loaded.tenants.is_some() {
+            Ok(loaded)
+        } else {
+            Err(Refusal::Document(Box::new(loaded.diagnostics)))
+        }
+    }
+
+    /// Reads a tenant's document on the terms of the platform's.
+    fn load(
+        &self,
+        tenants: &[model::Tenant],
+        tenant: &TenantId,
+        content: &[u8],
+        secrets: &SecretValues,
+    ) -> Result<Loaded, Refusal> {
+        let terms = if *tenant == TenantId::default() {
+            Terms::operator()
+        } else {
+            let granted = tenants.iter().find(|t| t.name.as_str() == tenant.as_str());
+            granted.map(Terms::of).ok_or_else(|| unknown(tenant))?
+        };
+        let settings = model::Document { tenants: tenants.to_vec(), ..self.settings.clone() };
+        let sources = sources(&self.env, tenant, secrets);
+        let name = format!("document of {tenant}");
+        Ok(config::load_tenant(content, &name, &terms, &settings, &sources, hooks()))
+    }
+
+    fn validated(
+        &self,
+        tenants: &[model::Tenant],
+        tenant: &TenantId,
+        content: &[u8],
+        secrets: &SecretValues,
+    ) -> Result<Validated, Refusal> {
+        let loaded = self.load(tenants, tenant, content, secrets)?;
+        loaded.into_result().map_err(|diagnostics| Refusal::Document(Box::new(diagnostics)))
+    }
+
+    fn publish(&self, current: &mut Current, snapshot: Snapshot) {
+        let own = snapshot.tenant(&TenantId::default()).map_or(0, |own| own.revision);
+        self.state.metrics.config_revision(own);
+        self.state.retain(&snapshot);
+        self.cell.publish(snapshot);
+        current.since = self.state.clock.unix_ms();
+    }
+
+    /// Takes up which tenants there are. Gives those whose terms are not what they were.
+    fn take_tenants(&self, tenants: Vec<model::Tenant>) -> Vec<TenantId> {
+        let mut current = self.current.lock();
+        let find = |list: &[model::Tenant], name: &TenantId| {
+            list.iter().find(|t| t.name.as_str() == name.as_str()).map(Terms::of)
+        };
+        let names: Vec<TenantId> = tenants.iter().map(|t| TenantId::new(t.name.as_str())).collect();
+        let changed = names.iter().filter(|name| find(&current.tenants, name) != find(&tenants, name));
+        // The operator's own routes keep out of tenants' places.
+        let changed: Vec<TenantId> = changed.cloned().chain([TenantId::default()]).collect();
+        let mut snapshot = Snapshot::new(self.cell.load().tenants().cloned());
+        let gone = current.tenants.iter().map(|t| TenantId::new(t.name.as_str()));
+        for gone in gone.filter(|gone| !names.contains(gone)).collect::<Vec<_>>() {
+            snapshot = snapshot.without(&gone);
+            current.documents.remove(&gone);
+        }
+        for name in names.iter().filter(|name| snapshot.tenant(name).is_none()).cloned().collect::<Vec<_>>() {
+            // A place without a document is nobody else's either.
+            let empty = self.validated(&tenants, &name, Canonical::empty().as_bytes(), &SecretValues::new());
+            let Ok(empty) = empty else { continue };
+            if let Ok(done) = compile_tenant(&empty, 0, &self.origin, &self.state, &read_file) {
+                snapshot = snapshot.with(done.snapshot);
+                current.documents.insert(name, empty);
+            }
+        }
+        current.tenants = tenants;
+        self.publish(&mut current, snapshot);
+        changed
+    }
+}
+
+impl Serve for DocumentServer {
+    fn serve(&self, document: &Stored, secrets: &SecretValues) -> Result<Vec<TenantId>, Refusal> {
+        let tenant = match &document.scope {
+            Scope::Platform => {
+                let tenants = self.platform(&document.content)?.tenants.unwrap_or_default();
+                return Ok(self.take_tenants(tenants));
+            }
+            Scope::Tenant(tenant) => tenant,
+        };
+        // Held to the end: what is published last is what was taken last.
+        let mut current = self.current.lock();
+        let validated = self.validated(&current.tenants, tenant, &document.content, secrets)?;
+        let revision = document.revision.unsigned_abs();
+        let compiled = compile_tenant(&validated, revision, &self.origin, &self.state, &read_file);
+        let compiled = compiled.map_err(|e| refused(&e))?;
+        if let Some(old) = current.documents.get(tenant) {
+            for change in config::diff(old, &validated) {
+                tracing::info!(event = "configuration_changed", tenant = %tenant, change = %change);
+            }
+        }
+        current.documents.insert(tenant.clone(), validated);
+        self.publish(&mut current, self.cell.load().with(compiled.snapshot));
+        Ok(Vec::new())
+    }
+
+    fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal> {
+        let Scope::Tenant(tenant) = scope else {
+            let loaded = self.platform(content)?;
+            return Ok(loaded.diagnostics.iter().map(|d| d.message.clone()).collect());
+        };
+        let tenants = self.current.lock().tenants.clone();
+        let loaded = self.load(&tenants, tenant, content, secrets)?;
+        let warnings = loaded.diagnostics.iter().map(|d| d.message.clone()).collect();
+        let validated =
+            loaded.into_result().map_err(|diagnostics| Refusal::Document(Box::new(diagnostics)))?;
+        // Registries of its own: nothing that is in force is touched.
+        let trial = state::state(&self.settings, &self.state.clock);
+        compile_tenant(&validated, 0, &self.origin, &trial, &read_file).map_err(|e| refused(&e))?;
+        Ok(warnings)
+    }
+
+    fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String> {
+        let Scope::Tenant(tenant) = scope else { return platform_diff(old, new) };
+        let tenants = self.current.lock().tenants.clone();
+        let read = |content| self.validated(&tenants, tenant, content, secrets);
+        match (read(old), read(new)) {
+            (Ok(old), Ok(new)) => config::diff(&old, &new).iter().map(ToString::to_string).collect(),
+            // An old one that is not valid any more cannot be compared in words.
+            _ => vec!["the document was replaced".to_owned()],
+        }
+    }
+}
+
+fn refused(errors: &[CompileError]) -> Refusal {
+    Refusal::Compile(errors.iter().map(|e| (e.path.clone(), e.message.clone())).collect())
+}
+
+fn unknown(tenant: &TenantId) -> Refusal {
+    let message = "the platform document has no tenant of this name";
+    Refusal::Compile(vec![(format!("tenants.{tenant}"), message.to_owned())])
+}
+
+/// Which tenants came, went or changed.
+fn platform_diff(old: &[u8], new: &[u8]) -> Vec<String> {
+    let list = |bytes: &[u8]| {
+        let document = config::canonical(bytes).unwrap_or_else(|_| Canonical::empty());
+        config::edit::list(&document, config::edit::Kind::Tenant)
+    };
+    let (old, new) = (list(old), list(new));
+    let find = |list: &[(String, serde_json::Value)], name: &str| {
+        list.iter().find(|(known, _)| known == name).map(|(_, tenant)| tenant.clone())
+    };
+    let gone =
+        old.iter().filter(|(name, _)| find(&new, name).is_none()).map(|(n, _)| format!("tenant {n} removed"));
+    let came = new.iter().filter_map(|(name, tenant)| match find(&old, name) {
+        None => Some(format!("tenant {name} added")),
+        Some(before) if before != *tenant => Some(format!("tenant {name} changed")),
+        Some(_) => None,
+    });
+    gone.chain(came).collect()
+}
+
+/// Looks up an environment variable.
+type Lookup = Box<dyn Fn(&str) -> Option<String>>;
+
+/// The environment and files of this process, and the secrets of the store.
+struct WithSecrets<'a> {
+    system: SystemSources<Lookup>,
+    tenant: TenantId,
+    secrets: &'a SecretValues,
+}
+
+fn sources<'a>(env: &Environment, tenant: &TenantId, secrets: &'a SecretValues) -> WithSecrets<'a> {
+    let env = env.clone();
+    WithSecrets {
+        system: SystemSources::new(Box::new(move |name: &str| env(name))),
+        tenant: tenant.clone(),
+        secrets,
+    }
+}
+
+impl Sources for WithSecrets<'_> {
+    fn env(&self, name: &str) -> Result<String, SourceError> {
+        self.system.env(name)
+    }
+
+    fn file(&self, path: &std::path::Path) -> Result<Vec<u8>, SourceError> {
+        self.system.file(path)
+    }
+
+    fn secret(&self, tenant: &TenantId, name: &str) -> Result<String, SourceError> {
+        let own = (*tenant == self.tenant).then(|| self.secrets.get(name)).flatten();
+        own.map(|value| value.expose().clone()).ok_or(SourceError::Missing)
+    }
+}

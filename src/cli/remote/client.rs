@@ -1,0 +1,208 @@
+//! Asks the API of a running gateway, and says clearly what it answered.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::{Method, Response, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::args::ApiArgs;
+
+/// Longest wait for an answer, besides what the call itself waits for.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The name of the token's file in the data folder.
+const TOKEN_FILE: &str = "admin.token";
+
+/// Why there is no answer to go on with.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The head is not where the caller thought.
+    Conflict(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self::Other(text)
+    }
+}
+
+/// A problem (RFC 9457) as the API gives it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: String,
+    detail: String,
+    code: String,
+    instance: Option<String>,
+    errors: Vec<FieldError>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldError {
+    pointer: String,
+    line: Option<u32>,
+    column: Option<u32>,
+    detail: String,
+    expected: Option<String>,
+}
+
+/// Speaks to one gateway.
+pub(super) struct Client {
+    base: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub(super) fn new(args: &ApiArgs, env_token: Option<String>) -> Result<Self, String> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = Url::parse(&args.api).map_err(|e| format!("--api {}: {e}", args.api))?;
+        let token = match (&args.token_file, env_token) {
+            (Some(path), _) => Some(read_token(path)?),
+            (None, Some(token)) => Some(token),
+            (None, None) => read_token(&args.data_dir.join(TOKEN_FILE)).ok(),
+        };
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| e.to_string())?;
+        Ok(Self { base, token, http })
+    }
+
+    /// A call whose answer is JSON.
+    pub(super) async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Failure> {
+        let response = self.send(call).await?;
+        let bytes = response.bytes().await.map_err(|e| format!("the answer breaks off: {e}"))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Failure::Other(format!("the answer is not what this version understands: {e}")))
+    }
+
+    /// A call whose answer is a document. Gives its revision, too.
+    pub(super) async fn document(&self, path: &str) -> Result<(i64, Vec<u8>), Failure> {
+        let response = self.send(Call::get(path)).await?;
+        let tag = response.headers().get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let revision = tag.trim_matches('"').trim_start_matches('r').parse().unwrap_or(0);
+        let bytes = response.bytes().await.map_err(|e| format!("the answer breaks off: {e}"))?;
+        Ok((revision, bytes.to_vec()))
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<Response, Failure> {
+        let url = self.base.join(call.path).map_err(|e| format!("{}: {e}", call.path))?;
+        let mut request = self.http.request(call.method, url.clone()).timeout(TIMEOUT + call.patience);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        if let Some((kind, body)) = call.body {
+            request = request.header("content-type", kind).body(body);
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = response.bytes().await.unwrap_or_default();
+        let problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = problem.render(status, self.token.is_some());
+        Err(match status {
+            StatusCode::PRECONDITION_FAILED => Failure::Conflict(text),
+            _ => Failure::Other(text),
+        })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> String {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        format!("no gateway answers on {}: {cause}; is it running? --api says where it is", self.base)
+    }
+}
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) path: &'a str,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Option<(&'static str, Vec<u8>)>,
+    /// How long the call itself waits.
+    pub(super) patience: Duration,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, headers: Vec::new(), body: None, patience: Duration::ZERO }
+    }
+}
+
+impl Problem {
+    /// In the form of compiler messages: what is wrong, then each place.
+    fn render(&self, status: StatusCode, with_token: bool) -> String {
+        let mut text = match (self.detail.is_empty(), self.title.is_empty()) {
+            (false, _) => self.detail.clone(),
+            (true, false) => self.title.clone(),
+            (true, true) => format!("the gateway answers {status}"),
+        };
+        if !self.code.is_empty() {
+            text = format!("{text} ({})", self.code);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            text += match with_token {
+                true => "\n  the token is not the one of this gateway",
+                false => "\n  no token was found: give --token-file, TOLLGATE_TOKEN, or --data-dir",
+            };
+        }
+        for error in &self.errors {
+            let place = match (error.line, error.column) {
+                (Some(line), Some(column)) => format!("{line}:{column} "),
+                (Some(line), None) => format!("{line} "),
+                _ => String::new(),
+            };
+            text += &format!("\n  {place}{}: {}", error.pointer, error.detail);
+            if let Some(expected) = &error.expected {
+                text += &format!("\n    expected {expected}");
+            }
+        }
+        if let Some(instance) = self.instance.as_ref().filter(|_| status.is_server_error()) {
+            text += &format!("\n  request id {}", instance.trim_start_matches("urn:uuid:"));
+        }
+        text
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_rendered_with_the_place_of_each_error() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"title":"Unprocessable Content","detail":"the document has errors","code":"invalid","errors":[
+                {"pointer":"/routes/0/server","line":4,"column":7,"detail":"unknown key","expected":"one of `servers`"},
+                {"pointer":"/limits","detail":"too many"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            problem.render(StatusCode::UNPROCESSABLE_ENTITY, true),
+            "the document has errors (invalid)\n  4:7 /routes/0/server: unknown key\n    expected one of `servers`\n  \
+             /limits: too many"
+        );
+    }
+
+    #[test]
+    fn a_refused_token_says_what_to_do() {
+        let text = Problem::default().render(StatusCode::UNAUTHORIZED, false);
+        assert!(text.contains("TOLLGATE_TOKEN"), "{text}");
+    }
+}

@@ -1,0 +1,347 @@
+//! Commands that speak to a running gateway: `apply`, `diff`, `drift`, `export`, `history`, `rollback`, `show`, `status`.
+
+mod args;
+mod client;
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+
+pub(super) use args::Remote;
+use args::{ApiArgs, ApplyArgs, PublishArgs, ScopeArgs};
+use client::{Call, Client, Failure};
+
+use crate::config;
+
+/// The head was not at the expected revision.
+const CONFLICT: u8 = 3;
+/// Not every replica serves what it should.
+const NOT_CONVERGED: u8 = 4;
+
+/// What a publication did, as the API tells it.
+#[derive(Debug, Deserialize)]
+struct Published {
+    revision: i64,
+    parent: i64,
+    changed: bool,
+    changes: Vec<String>,
+    warnings: Vec<String>,
+    hash: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Summary {
+    revision: i64,
+    parent: i64,
+    author: String,
+    reason: String,
+    created_at: String,
+    hash: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Convergence {
+    scope: String,
+    revision: i64,
+    replicas: Vec<Position>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Position {
+    replica: String,
+    role: String,
+    version: String,
+    served: i64,
+    refused: Option<i64>,
+    reason: Option<String>,
+}
+
+/// Runs one of the commands.
+pub(super) fn run(command: &Remote) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    match runtime.block_on(dispatch(command)) {
+        Ok(code) => code,
+        Err(Failure::Conflict(text)) => {
+            eprintln!("error: {text}");
+            ExitCode::from(CONFLICT)
+        }
+        Err(Failure::Other(text)) => fail(&text),
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("error: {text}");
+    ExitCode::FAILURE
+}
+
+async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
+    match command {
+        Remote::Apply(args) => apply(args).await,
+        Remote::Diff { from, to, scope } => diff(*from, *to, scope).await,
+        Remote::Drift { file, api } => drift(file, api).await,
+        Remote::Export { scope } => print(scope, "document").await,
+        Remote::History { limit, scope } => history(*limit, scope).await,
+        Remote::Rollback { revision, how, scope } => rollback(*revision, how, scope).await,
+        Remote::Show { revision, scope } => print(scope, &format!("revisions/{revision}")).await,
+        Remote::Status { api } => status(api).await,
+    }
+}
+
+fn connect(api: &ApiArgs) -> Result<Client, Failure> {
+    Ok(Client::new(api, super::env("TOLLGATE_TOKEN"))?)
+}
+
+/// The address of what belongs to a scope.
+fn address(scope: &str, rest: &str) -> String {
+    match scope {
+        "platform" => format!("/api/v1/platform/{rest}"),
+        tenant => format!("/api/v1/tenants/{tenant}/{rest}"),
+    }
+}
+
+fn scope_of(args: &ScopeArgs) -> &str {
+    if args.platform { "platform" } else { &args.tenant }
+}
+
+async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
+    let bytes = read(&args.file)?;
+    let parts: Vec<(String, Vec<u8>)> = match (&args.tenant, args.platform) {
+        (Some(tenant), _) => vec![(tenant.clone(), bytes)],
+        (None, true) => vec![("platform".to_owned(), bytes)],
+        (None, false) => split(&bytes)?,
+    };
+    if parts.len() != 1 && args.how.if_revision.is_some() {
+        let names: Vec<&str> = parts.iter().map(|(scope, _)| scope.as_str()).collect();
+        return Err(Failure::Other(format!(
+            "--if-revision is about one document, and the file has several ({}); use --tenant or --platform",
+            names.join(", ")
+        )));
+    }
+    let client = connect(&args.api)?;
+    let mut code = ExitCode::SUCCESS;
+    for (scope, bytes) in parts {
+        let outcome = publish(&client, &scope, bytes, args).await;
+        let published = outcome.map_err(|failure| match failure {
+            Failure::Conflict(text) => Failure::Conflict(format!("{scope}: {text}")),
+            Failure::Other(text) => Failure::Other(format!("{scope}: {text}")),
+        })?;
+        tell(&scope, &published, args.dry_run);
+        if let Some(seconds) = args.how.wait.filter(|_| !args.dry_run)
+            && !wait(&client, &scope, published.revision, seconds).await?
+        {
+            code = ExitCode::from(NOT_CONVERGED);
+        }
+    }
+    Ok(code)
+}
+
+async fn publish(
+    client: &Client,
+    scope: &str,
+    bytes: Vec<u8>,
+    args: &ApplyArgs,
+) -> Result<Published, Failure> {
+    let query = if args.dry_run { "?dry_run=true" } else { "" };
+    let path = address(scope, &format!("document{query}"));
+    let call = Call {
+        method: Method::PUT,
+        headers: conditions(&args.how),
+        body: Some(("application/yaml", bytes)),
+        ..Call::get(&path)
+    };
+    client.json(call).await
+}
+
+fn conditions(how: &PublishArgs) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    match how.if_revision {
+        Some(0) => headers.push(("if-none-match", "*".to_owned())),
+        Some(revision) => headers.push(("if-match", format!("\"r{revision}\""))),
+        None => {}
+    }
+    if !how.reason.is_empty() {
+        headers.push(("x-tollgate-reason", how.reason.clone()));
+    }
+    headers
+}
+
+fn tell(scope: &str, published: &Published, dry_run: bool) {
+    for warning in &published.warnings {
+        eprintln!("warning: {scope}: {warning}");
+    }
+    if !published.changed {
+        println!("{scope}: no change, revision {} stands", published.revision);
+        return;
+    }
+    match (dry_run, published.parent) {
+        (true, parent) => println!("{scope}: would replace revision {parent}"),
+        (false, 0) => println!("{scope}: revision {} ({})", published.revision, &short(&published.hash)),
+        (false, parent) => {
+            println!("{scope}: revision {parent} → {} ({})", published.revision, short(&published.hash));
+        }
+    }
+    for change in &published.changes {
+        println!("  {change}");
+    }
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// Waits for the replicas. `true`: all of them serve it.
+async fn wait(client: &Client, scope: &str, revision: i64, seconds: u64) -> Result<bool, Failure> {
+    let path = address(scope, &format!("convergence?revision={revision}&wait={seconds}"));
+    let call = Call { patience: Duration::from_secs(seconds), ..Call::get(&path) };
+    let state: Convergence = client.json(call).await?;
+    Ok(show(&state))
+}
+
+/// Prints who serves what. `true`: all serve it.
+fn show(state: &Convergence) -> bool {
+    let serving = state.replicas.iter().filter(|r| r.served >= state.revision).count();
+    let all = serving == state.replicas.len();
+    println!(
+        "{}: revision {} is served by {serving} of {} replicas",
+        state.scope,
+        state.revision,
+        state.replicas.len()
+    );
+    for position in state.replicas.iter().filter(|r| r.served < state.revision) {
+        let why = match (position.refused, &position.reason) {
+            (Some(refused), Some(reason)) => format!("refused {refused}: {reason}"),
+            _ => "not yet".to_owned(),
+        };
+        println!("  {} serves {} ({why})", position.replica, position.served);
+    }
+    all
+}
+
+async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<ExitCode, Failure> {
+    let client = connect(&args.api)?;
+    let scope = scope_of(args);
+    let path = address(scope, "rollback");
+    let body = serde_json::json!({ "revision": revision }).to_string().into_bytes();
+    let call = Call {
+        method: Method::POST,
+        headers: conditions(how),
+        body: Some(("application/json", body)),
+        ..Call::get(&path)
+    };
+    let published: Published = client.json(call).await?;
+    tell(scope, &published, false);
+    match how.wait {
+        Some(seconds) if !wait(&client, scope, published.revision, seconds).await? => {
+            Ok(ExitCode::from(NOT_CONVERGED))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn diff(from: i64, to: Option<i64>, args: &ScopeArgs) -> Result<ExitCode, Failure> {
+    let client = connect(&args.api)?;
+    let to = to.map(|to| format!("&to={to}")).unwrap_or_default();
+    let path = address(scope_of(args), &format!("diff?from={from}{to}"));
+    let changes: Page<String> = client.json(Call::get(&path)).await?;
+    changes.items.iter().for_each(|change| println!("{change}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drift(file: &Path, api: &ApiArgs) -> Result<ExitCode, Failure> {
+    let client = connect(api)?;
+    let mut differs = false;
+    for (scope, bytes) in split(&read(file)?)? {
+        let path = address(&scope, "document?dry_run=true");
+        let call = Call { method: Method::PUT, body: Some(("application/yaml", bytes)), ..Call::get(&path) };
+        let would: Published = client.json(call).await?;
+        if would.changed {
+            differs = true;
+            println!("{scope}: the file differs from revision {}", would.parent);
+            would.changes.iter().for_each(|change| println!("  {change}"));
+        } else {
+            println!("{scope}: as revision {}", would.revision);
+        }
+    }
+    Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn print(args: &ScopeArgs, what: &str) -> Result<ExitCode, Failure> {
+    let client = connect(&args.api)?;
+    let (_, bytes) = client.document(&address(scope_of(args), what)).await?;
+    // Exactly the bytes: `println!` would add one.
+    std::io::stdout().write_all(&bytes).map_err(|e| Failure::Other(e.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn history(limit: u32, args: &ScopeArgs) -> Result<ExitCode, Failure> {
+    let client = connect(&args.api)?;
+    let path = address(scope_of(args), &format!("revisions?limit={limit}"));
+    let page: Page<Summary> = client.json(Call::get(&path)).await?;
+    println!("{:>8}  {:>8}  {:12}  {:24}  {:20}  REASON", "REVISION", "PARENT", "SHA-256", "TIME", "AUTHOR");
+    for r in page.items {
+        let hash = short(&r.hash);
+        println!(
+            "{:>8}  {:>8}  {hash:12}  {:24}  {:20}  {}",
+            r.revision, r.parent, r.created_at, r.author, r.reason
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
+    let client = connect(api)?;
+    let scopes: Page<Convergence> = client.json(Call::get("/api/v1/convergence")).await?;
+    if let Some(first) = scopes.items.first() {
+        println!("{} live replicas", first.replicas.len());
+        for replica in &first.replicas {
+            println!("  {}  role {}  version {}", replica.replica, replica.role, replica.version);
+        }
+    }
+    // Each is shown, also after one that has not converged.
+    let behind = scopes.items.iter().filter(|scope| !show(scope)).count();
+    Ok(if behind == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONVERGED) })
+}
+
+/// A whole configuration, taken apart: the platform's document if the file speaks of tenants, then those of tenants.
+fn split(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let documents = config::split(bytes).map_err(|d| Failure::Other(d.to_string()))?;
+    let mut parts = Vec::new();
+    if documents.platform != config::Canonical::empty() {
+        parts.push(("platform".to_owned(), documents.platform.as_bytes().to_vec()));
+    }
+    for (tenant, document) in documents.tenants {
+        parts.push((tenant.to_string(), document.as_bytes().to_vec()));
+    }
+    if parts.is_empty() {
+        return Err(Failure::Other("the file has no document: no servers, routes or tenants".to_owned()));
+    }
+    Ok(parts)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let limit = config::MAX_DOCUMENT as u64;
+    let failed = |e: std::io::Error| Failure::Other(format!("{}: {e}", file.display()));
+    let mut bytes = Vec::new();
+    let done = if file == Path::new("-") {
+        std::io::stdin().take(limit + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes)
+    };
+    done.map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(Failure::Other(format!("{}: larger than {limit} bytes", file.display())));
+    }
+    Ok(bytes)
+}

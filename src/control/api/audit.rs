@@ -1,0 +1,293 @@
+//! The audit log and usage of a tenant.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::{Extension, Json as Answer};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::in_tenant::Path;
+use super::{Api, When};
+use crate::audit::Class;
+use crate::base::TenantId;
+use crate::control::extract::{Caller, Params};
+use crate::control::gate::Gated as _;
+use crate::control::page::{Fingerprint, Page, Slice};
+use crate::control::permission::{Permission, holds};
+use crate::control::problem::{FieldError, Problem};
+use crate::store::{AuditEvent, AuditFilter, AuditPlace, Grain, Page as Rows, Time, UsageBy, UsageFilter};
+
+/// Fields of an event that only auditors read.
+const BODIES: [&str; 2] = ["request_body", "response_body"];
+/// Most entries of a ranking.
+const MAX_TOP: u32 = 500;
+
+pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+    router.operation(routes!(search_audit)).operation(routes!(usage_series)).operation(routes!(usage_top))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Search {
+    /// From this time on.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Before this time.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// `data` or `control`.
+    class: Option<String>,
+    /// The caller.
+    principal: Option<String>,
+    /// The route.
+    route: Option<String>,
+    /// The server.
+    server: Option<String>,
+    /// The tool, prompt, resource or object.
+    name: Option<String>,
+    /// How it ended.
+    outcome: Option<String>,
+    /// Items of a page, 50 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<usize>,
+    /// Where the page begins: `next_cursor` of the one before it.
+    #[param(max_length = 2048)]
+    cursor: Option<String>,
+}
+
+/// An event.
+#[derive(Serialize, ToSchema)]
+struct EventView {
+    /// When.
+    time: When,
+    /// `data` or `control`.
+    class: &'static str,
+    /// Its number in its chain.
+    sequence: u64,
+    /// What happened; absent once it was erased. Recorded bodies are shown to auditors only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    event: Option<Value>,
+}
+
+fn time(name: &str, text: Option<&str>) -> Result<Option<Time>, Problem> {
+    text.map(|text| {
+        Time::parse(text).ok_or_else(|| {
+            let error = FieldError::new(format!("?{name}"), "this is no time");
+            Problem::parameter(name, "").replacing_errors([error.expecting("such as 2026-01-31T12:00:00Z")])
+        })
+    })
+    .transpose()
+}
+
+/// Search the audit log
+///
+/// The newest first.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit", tag = "audit", params(Path, Search),
+    responses((status = 200, description = "Events.", body = Page<EventView>)))]
+async fn search_audit(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Caller(actor): Caller,
+    Params(ask): Params<Search>,
+) -> Result<Answer<Page<EventView>>, Problem> {
+    if ask.class.as_deref().is_some_and(|class| Class::parse(class).is_none()) {
+        let error = FieldError::new("?class", "there is no such class").expecting("`data` or `control`");
+        return Err(Problem::parameter("class", "").replacing_errors([error]));
+    }
+    let filter = AuditFilter {
+        from: time("from", ask.from.as_deref())?,
+        to: time("to", ask.to.as_deref())?,
+        class: ask.class,
+        principal: ask.principal,
+        route: ask.route,
+        server: ask.server,
+        name: ask.name,
+        outcome: ask.outcome,
+    };
+    let written = serde_json::to_string(&filter).map_err(Problem::internal)?;
+    let list = Fingerprint::of(&["search_audit", tenant.as_str(), &written]);
+    let slice = Slice::read(ask.limit, ask.cursor.as_deref(), list, 1)?;
+    let before = match &slice.after {
+        None => None,
+        Some(keys) => Some(
+            place(&keys[0]).ok_or_else(|| Problem::parameter("cursor", "it is no cursor of this list"))?,
+        ),
+    };
+    let rows = Rows::of(slice.limit as u32 + 1);
+    let found = api.store()?.tenant(&tenant).audit_search(&filter, before, rows).await?;
+    let page = slice.page(found, |event| vec![mark(&event.place())]);
+    let bodies = holds(&actor, Permission::AuditBodies);
+    Ok(Answer(page.map(|event| shown(&event, bodies))))
+}
+
+/// A place in the log as one value of a cursor.
+fn mark(place: &AuditPlace) -> Value {
+    BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).expect("numbers always serialize")).into()
+}
+
+fn place(mark: &Value) -> Option<AuditPlace> {
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(mark.as_str()?).ok()?).ok()
+}
+
+fn shown(event: &AuditEvent, bodies: bool) -> EventView {
+    let mut payload: Option<Value> =
+        event.payload.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    if let Some(Value::Object(fields)) = &mut payload
+        && !bodies
+    {
+        BODIES.iter().for_each(|field| drop(fields.remove(*field)));
+    }
+    EventView {
+        time: event.time.into(),
+        class: event.class().as_str(),
+        sequence: event.sequence(),
+        event: payload,
+    }
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Series {
+    /// From this time on; a day ago unless given.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Before this time; now unless given.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// `minute`, `hour` or `day`; `hour` unless given.
+    grain: Option<String>,
+    /// The caller.
+    principal: Option<String>,
+    /// The route.
+    route: Option<String>,
+    /// The server.
+    server: Option<String>,
+    /// The tool.
+    tool: Option<String>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Top {
+    /// `principal`, `route`, `server` or `tool`.
+    by: String,
+    /// From this time on; a day ago unless given.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Before this time; now unless given.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// `minute`, `hour` or `day`; `hour` unless given.
+    grain: Option<String>,
+    /// How many, 10 unless given.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+}
+
+/// Usage.
+#[derive(Serialize, ToSchema)]
+struct UsageView {
+    /// When the interval begins, or whose usage it is.
+    #[serde(flatten)]
+    key: BTreeMap<&'static str, String>,
+    /// Requests.
+    calls: i64,
+    /// Requests that did not end well.
+    errors: i64,
+    /// Bytes of request bodies.
+    bytes_in: i64,
+    /// Bytes of response bodies.
+    bytes_out: i64,
+}
+
+fn grain(name: Option<&str>) -> Result<Grain, Problem> {
+    Ok(match name {
+        Some("minute") => Grain::Minute,
+        None | Some("hour") => Grain::Hour,
+        Some("day") => Grain::Day,
+        Some(_) => {
+            let error =
+                FieldError::new("?grain", "there is no such grain").expecting("`minute`, `hour` or `day`");
+            return Err(Problem::parameter("grain", "").replacing_errors([error]));
+        }
+    })
+}
+
+/// The time asked for: the last day unless said otherwise.
+fn range(api: &Api, from: Option<&str>, to: Option<&str>) -> Result<(Time, Time), Problem> {
+    let now = api.store()?.now();
+    let to = time("to", to)?.unwrap_or(now);
+    let from = time("from", from)?.unwrap_or(to.minus(std::time::Duration::from_secs(86_400)));
+    Ok((from, to))
+}
+
+/// Usage over time
+///
+/// One entry per interval that has any.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/usage", tag = "usage", params(Path, Series),
+    responses((status = 200, description = "In the order of time.", body = Page<UsageView>)))]
+async fn usage_series(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Params(ask): Params<Series>,
+) -> Result<Answer<Page<UsageView>>, Problem> {
+    let (from, to) = range(&api, ask.from.as_deref(), ask.to.as_deref())?;
+    let filter =
+        UsageFilter { principal: ask.principal, route: ask.route, server: ask.server, tool: ask.tool };
+    let grain = grain(ask.grain.as_deref())?;
+    let points = api.store()?.tenant(&tenant).usage_series(grain, from, to, &filter).await?;
+    let items = points.into_iter().map(|p| UsageView {
+        key: BTreeMap::from([("at", p.at.to_string())]),
+        calls: p.calls,
+        errors: p.errors,
+        bytes_in: p.bytes_in,
+        bytes_out: p.bytes_out,
+    });
+    Ok(Answer(Page { items: items.collect(), next_cursor: None }))
+}
+
+/// Who or what is used most
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/usage/top", tag = "usage", params(Path, Top),
+    responses((status = 200, description = "Those with the most calls first.", body = Page<UsageView>)))]
+async fn usage_top(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Params(ask): Params<Top>,
+) -> Result<Answer<Page<UsageView>>, Problem> {
+    let by = match ask.by.as_str() {
+        "principal" => UsageBy::Principal,
+        "route" => UsageBy::Route,
+        "server" => UsageBy::Server,
+        "tool" => UsageBy::Tool,
+        _ => {
+            let error = FieldError::new("?by", "there is no such ranking");
+            let error = error.expecting("`principal`, `route`, `server` or `tool`");
+            return Err(Problem::parameter("by", "").replacing_errors([error]));
+        }
+    };
+    let limit = ask.limit.unwrap_or(10);
+    if !(1..=MAX_TOP).contains(&limit) {
+        return Err(Problem::parameter("limit", format!("it must be from 1 to {MAX_TOP}")));
+    }
+    let (from, to) = range(&api, ask.from.as_deref(), ask.to.as_deref())?;
+    let grain = grain(ask.grain.as_deref())?;
+    let top = api.store()?.tenant(&tenant).usage_top(grain, by, from, to, limit).await?;
+    let items = top.into_iter().map(|t| UsageView {
+        key: BTreeMap::from([("name", t.name)]),
+        calls: t.calls,
+        errors: t.errors,
+        bytes_in: t.bytes_in,
+        bytes_out: t.bytes_out,
+    });
+    Ok(Answer(Page { items: items.collect(), next_cursor: None }))
+}

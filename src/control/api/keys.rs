@@ -1,0 +1,347 @@
+//! API keys: shown once when they are made, kept as hashes.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json as Answer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::in_tenant::{Conditional, Path, Walk};
+use super::{Api, When, may_give};
+use crate::auth::{KeyHash, KeyRecord, generate_api_key};
+use crate::base::{Role, TenantId};
+use crate::control::actor::Actor;
+use crate::control::extract::{At, Caller, Json, Params};
+use crate::control::gate::Gated as _;
+use crate::control::page::{Fingerprint, Page, Slice};
+use crate::control::problem::{FieldError, Problem};
+use crate::store::{ApiKey, NewApiKey, Page as Rows, Store, Time};
+
+/// Longest note, in characters.
+const MAX_NOTE: usize = 500;
+/// Longest overlap of a rotated key, in seconds: 90 days.
+const MAX_OVERLAP: u64 = 90 * 86_400;
+
+pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+    router
+        .operation(routes!(list_api_keys))
+        .operation(routes!(create_api_key))
+        .operation(routes!(show_api_key))
+        .operation(routes!(rotate_api_key))
+        .operation(routes!(delete_api_key))
+}
+
+/// What a key may be used for, as globs. An empty list does not restrict.
+#[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Scopes {
+    /// Names of routes.
+    routes: Vec<String>,
+    /// Names of servers.
+    servers: Vec<String>,
+    /// Names of tools.
+    tools: Vec<String>,
+    /// JSON-RPC methods.
+    methods: Vec<String>,
+}
+
+/// A key to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    /// Who it stands for, such as `corp|alice`. Unless given: itself.
+    #[schema(max_length = 256)]
+    principal: Option<String>,
+    /// Names of roles; none above the caller's own.
+    #[schema(min_items = 1)]
+    roles: Vec<String>,
+    /// What it is restricted to. A restricted key does not open this API.
+    #[serde(default)]
+    scopes: Scopes,
+    /// Networks from which it may be used, such as `10.0.0.0/8`; any unless given.
+    #[serde(default)]
+    cidr: Vec<String>,
+    /// From when on it is refused.
+    #[schema(format = DateTime)]
+    expires: Option<String>,
+    /// For people.
+    #[schema(max_length = 500)]
+    note: Option<String>,
+}
+
+/// How a key is replaced.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Rotation {
+    /// For how many seconds the old key is still good; at most 90 days.
+    #[schema(maximum = 7776000)]
+    overlap_seconds: u64,
+}
+
+/// A key, without its text.
+#[derive(Serialize, ToSchema)]
+struct KeyView {
+    /// The part of the key between `tg_` and the next `_`.
+    id: String,
+    /// Who it stands for.
+    principal: String,
+    /// Its roles.
+    roles: Vec<String>,
+    /// What it is restricted to.
+    scopes: Scopes,
+    /// Networks from which it may be used.
+    cidr: Vec<String>,
+    /// Who made it.
+    author: String,
+    /// Whether it is switched off.
+    disabled: bool,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    /// When it was made.
+    created: When,
+    /// From when on it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<When>,
+    /// When it was last used, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<When>,
+}
+
+/// A key that was made, with its text: this is the only time that it is shown.
+#[derive(Serialize, ToSchema)]
+struct MadeKey {
+    /// The key.
+    key: String,
+    /// What is kept of it.
+    #[serde(flatten)]
+    view: KeyView,
+}
+
+/// What the stored record says that the row does not.
+#[derive(Deserialize)]
+struct Recorded {
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    scopes: Scopes,
+    #[serde(default)]
+    cidr: Vec<String>,
+    note: Option<String>,
+}
+
+impl TryFrom<ApiKey> for KeyView {
+    type Error = Problem;
+
+    fn try_from(row: ApiKey) -> Result<Self, Problem> {
+        let recorded: Recorded = serde_json::from_str(&row.record).map_err(Problem::internal)?;
+        Ok(Self {
+            id: row.id,
+            principal: row.principal,
+            roles: recorded.roles,
+            scopes: recorded.scopes,
+            cidr: recorded.cidr,
+            author: row.author,
+            disabled: row.disabled,
+            note: recorded.note,
+            created: row.created_at.into(),
+            expires: row.expires_at.map(Into::into),
+            last_used: row.last_used_at.map(Into::into),
+        })
+    }
+}
+
+/// API keys, without their text
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, Walk),
+    responses((status = 200, description = "Keys by id.", body = Page<KeyView>)))]
+async fn list_api_keys(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Params(ask): Params<Walk>,
+) -> Result<Answer<Page<KeyView>>, Problem> {
+    let slice = Slice::read(
+        ask.limit,
+        ask.cursor.as_deref(),
+        Fingerprint::of(&["list_api_keys", tenant.as_str()]),
+        1,
+    )?;
+    let after = slice.after.as_ref().and_then(|keys| keys[0].as_str());
+    let rows = api.store()?.tenant(&tenant).api_keys(after, Rows::of(slice.limit as u32 + 1)).await?;
+    let page = slice.page(rows, |row| vec![Value::from(row.id.clone())]);
+    let items = page.items.into_iter().map(KeyView::try_from).collect::<Result<_, _>>()?;
+    Ok(Answer(Page { items, next_cursor: page.next_cursor }))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+struct OneKey {
+    /// Whose.
+    tenant: String,
+    /// The part of the key between `tg_` and the next `_`.
+    id: String,
+}
+
+impl OneKey {
+    async fn find(&self, store: &Store) -> Result<ApiKey, Problem> {
+        let tenant = TenantId::new(self.tenant.as_str());
+        if !self.id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(Problem::not_found());
+        }
+        store.tenant(&tenant).api_key(&self.id).await?.ok_or_else(Problem::not_found)
+    }
+}
+
+/// One API key, without its text
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/api-keys/{id}", tag = "api-keys", params(OneKey),
+    responses((status = 200, description = "The key.", body = KeyView)))]
+async fn show_api_key(State(api): State<Api>, At(at): At<OneKey>) -> Result<Answer<KeyView>, Problem> {
+    KeyView::try_from(at.find(api.store()?).await?).map(Answer)
+}
+
+/// Make an API key
+///
+/// The answer has the key, once. Only its hash is kept.
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, Conditional),
+    request_body = NewKey,
+    responses((status = 201, description = "The key.", body = MadeKey),
+        (status = 403, description = "A role is above the caller's own."),
+        (status = 422, description = "The key is not as it must be.")))]
+async fn create_api_key(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Caller(actor): Caller,
+    Json(new): Json<NewKey>,
+) -> Result<Response, Problem> {
+    let store = api.store()?;
+    for (i, name) in new.roles.iter().enumerate() {
+        let role = name.parse::<Role>();
+        let pointer = format!("/roles/{i}");
+        let role = role.map_err(|e| Problem::invalid([FieldError::new(&pointer, e.to_string())]))?;
+        may_give(&actor, &tenant, role)?;
+    }
+    if new.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
+        return Err(Problem::invalid([FieldError::new("/note", format!("at most {MAX_NOTE} characters"))]));
+    }
+    let expires = match &new.expires {
+        None => None,
+        Some(text) => Some(Time::parse(text).filter(|at| *at > store.now()).ok_or_else(|| {
+            let error = FieldError::new("/expires", "this is no time to come");
+            Problem::invalid([error.expecting("a time such as 2027-01-31T12:00:00Z")])
+        })?),
+    };
+    let made = make(store, &tenant, &actor, &new, expires).await?;
+    Ok((StatusCode::CREATED, Answer(made)).into_response())
+}
+
+/// Replace an API key
+///
+/// Makes a key with the same owner, roles and restrictions. The old one stays good for the overlap.
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys/{id}/rotate", tag = "api-keys",
+    params(OneKey, Conditional), request_body = Rotation,
+    responses((status = 201, description = "The new key.", body = MadeKey)))]
+async fn rotate_api_key(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    At(at): At<OneKey>,
+    Json(rotation): Json<Rotation>,
+) -> Result<Response, Problem> {
+    if rotation.overlap_seconds > MAX_OVERLAP {
+        let error = FieldError::new("/overlap_seconds", format!("at most {MAX_OVERLAP}"));
+        return Err(Problem::invalid([error]));
+    }
+    let store = api.store()?;
+    let tenant = TenantId::new(at.tenant.as_str());
+    let old = at.find(store).await?;
+    let recorded: Recorded = serde_json::from_str(&old.record).map_err(Problem::internal)?;
+    for role in recorded.roles.iter().filter_map(|name| name.parse::<Role>().ok()) {
+        may_give(&actor, &tenant, role)?;
+    }
+    let itself = format!("key|{}", old.id);
+    let new = NewKey {
+        // A key that stood for itself goes on standing for the old one: limits and bindings stay.
+        principal: Some(if old.principal.is_empty() { itself } else { old.principal.clone() }),
+        roles: recorded.roles,
+        scopes: recorded.scopes,
+        cidr: recorded.cidr,
+        expires: None,
+        note: recorded.note,
+    };
+    let made = make(store, &tenant, &actor, &new, old.expires_at).await?;
+    let end = store.now().plus(Duration::from_secs(rotation.overlap_seconds));
+    let end = old.expires_at.map_or(end, |at| at.min(end));
+    let mut record: Value = serde_json::from_str(&old.record).map_err(Problem::internal)?;
+    record["expires"] = json!(end.secs().max(0));
+    store
+        .tenant(&tenant)
+        .put_api_key(NewApiKey {
+            id: &old.id,
+            principal: &old.principal,
+            record: &record.to_string(),
+            author: &old.author,
+            disabled: old.disabled,
+            expires_at: Some(end),
+        })
+        .await?;
+    Ok((StatusCode::CREATED, Answer(made)).into_response())
+}
+
+/// Revoke an API key
+///
+/// It is refused at once here, and within moments by every data plane.
+#[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/api-keys/{id}", tag = "api-keys", params(OneKey),
+    responses((status = 204, description = "Gone.")))]
+async fn delete_api_key(State(api): State<Api>, At(at): At<OneKey>) -> Result<StatusCode, Problem> {
+    let store = api.store()?;
+    at.find(store).await?;
+    store.tenant(&TenantId::new(at.tenant.as_str())).remove_api_key(&at.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a key and keeps its hash.
+async fn make(
+    store: &Store,
+    tenant: &TenantId,
+    actor: &Actor,
+    new: &NewKey,
+    expires: Option<Time>,
+) -> Result<MadeKey, Problem> {
+    let key = generate_api_key(&mut rand::rng());
+    let mut record = json!({
+        "id": key.id,
+        "hash": KeyHash::of(key.text.expose().as_bytes(), None).to_string(),
+        "roles": new.roles,
+        "scopes": new.scopes,
+        "cidr": new.cidr,
+        "created": store.now().secs().max(0),
+    });
+    if let Some(principal) = &new.principal {
+        record["principal"] = json!(principal);
+    }
+    if let Some(at) = expires {
+        record["expires"] = json!(at.secs().max(0));
+    }
+    if let Some(note) = &new.note {
+        record["note"] = json!(note);
+    }
+    let record = record.to_string();
+    KeyRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
+    let itself = format!("key|{}", key.id);
+    let row = store
+        .tenant(tenant)
+        .put_api_key(NewApiKey {
+            id: &key.id,
+            principal: new.principal.as_deref().unwrap_or(&itself),
+            record: &record,
+            author: &actor.id,
+            disabled: false,
+            expires_at: expires,
+        })
+        .await?;
+    Ok(MadeKey { key: key.text.expose().clone(), view: row.try_into()? })
+}

@@ -1,0 +1,58 @@
+//! What the errors of the layers below mean to a caller of the API.
+
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
+
+use super::documents::{findings, pointer};
+use super::problem::FieldError;
+use super::problem::Problem;
+use crate::source::{PublishError, Refusal};
+use crate::store::StoreError;
+
+/// What callers are told to wait while the store is away, in seconds.
+const STORE_RETRY: u64 = 2;
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Conflict { expected, found } => Problem::precondition_failed(format!(
+                "the revision is {found} and not {expected}: somebody changed it; read it again"
+            )),
+            StoreError::Duplicate(_) => Problem::conflict("exists", "it exists already"),
+            StoreError::Missing(_) => Problem::not_found(),
+            StoreError::Refused(_) => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", "the store refuses this")
+                    .because(error)
+            }
+            StoreError::CommitUnknown(_) => Problem::unavailable(
+                "outcome_unknown",
+                "the connection to the store was lost while committing: look whether it was done",
+            )
+            .because(error),
+            StoreError::Busy(_) | StoreError::Timeout(_) | StoreError::Unavailable(_) => {
+                Problem::unavailable("store_unavailable", "the store cannot be reached; nothing was changed")
+                    .with_header(RETRY_AFTER, HeaderValue::from(STORE_RETRY))
+                    .because(error)
+            }
+            _ => Problem::internal(error),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Conflict { expected, found } => StoreError::Conflict { expected, found }.into(),
+            PublishError::Malformed(diagnostics) | PublishError::Refused(Refusal::Document(diagnostics)) => {
+                Problem::invalid(findings(&diagnostics))
+            }
+            PublishError::Missing { .. } => Problem::not_found(),
+            PublishError::Reason => Problem::bad_request(error.to_string()),
+            PublishError::Refused(Refusal::Compile(found)) => Problem::invalid(
+                found.into_iter().map(|(path, message)| FieldError::new(pointer(&path), message)),
+            ),
+            PublishError::Store(error) => error.into(),
+            PublishError::Unchecked => Problem::internal(error),
+        }
+    }
+}

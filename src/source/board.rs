@@ -1,0 +1,213 @@
+//! What this replica does with each scope's document: which revision it serves, and which it refused and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
+
+use crate::base::{Scope, TenantId};
+use crate::source::stored::{SecretValues, Serve, Stored};
+
+/// The longest reason that is kept of a refusal, in characters.
+const MAX_REASON: usize = 2_000;
+
+/// What is done with one scope's document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Whose.
+    pub scope: Scope,
+    /// The revision in force; 0 for none.
+    pub revision: i64,
+    /// A later one that was refused.
+    pub refused: Option<i64>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// How a document was taken.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is in force. The documents of these tenants mean something else now.
+    InForce(Vec<TenantId>),
+    /// It was in force before.
+    Known,
+    /// The last good one is still in force.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    serving: Option<Stored>,
+    refused: Option<(Stored, String)>,
+}
+
+/// All scopes. One writer at a time; readers never wait for a compilation.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    entries: Mutex<BTreeMap<Scope, Entry>>,
+    /// Scopes whose state the store has not been told of.
+    unreported: Mutex<BTreeSet<Scope>>,
+}
+
+impl Board {
+    /// Takes a document: newer ones only, so that what is served never goes back. Blocks.
+    pub(super) fn take(&self, serve: &dyn Serve, document: Stored, secrets: &SecretValues) -> Taken {
+        let known = |d: &Stored| d.revision >= document.revision;
+        if self.entries.lock().get(&document.scope).and_then(|e| e.serving.as_ref()).is_some_and(known) {
+            return Taken::Known;
+        }
+        self.put(serve, document, secrets)
+    }
+
+    /// Takes a document although its revision may be in force: what it names has changed.
+    pub(super) fn put(&self, serve: &dyn Serve, document: Stored, secrets: &SecretValues) -> Taken {
+        let scope = document.scope.clone();
+        let outcome = serve.serve(&document, secrets);
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(scope.clone()).or_default();
+        let taken = match outcome {
+            Ok(again) => {
+                tracing::info!(event = "revision_served", scope = %scope, revision = document.revision);
+                *entry = Entry { serving: Some(document), refused: None };
+                Taken::InForce(again)
+            }
+            Err(refusal) => {
+                let reason: String = refusal.to_string().chars().take(MAX_REASON).collect();
+                let serving = entry.serving.as_ref().map_or(0, |d| d.revision);
+                tracing::error!(
+                    event = "revision_refused",
+                    scope = %scope,
+                    revision = document.revision,
+                    serving,
+                    error = %reason,
+                );
+                entry.refused = Some((document, reason));
+                Taken::Refused
+            }
+        };
+        drop(entries);
+        self.unreported.lock().insert(scope);
+        taken
+    }
+
+    /// The documents of tenants to compile again: the one that was refused last, or else the one in force.
+    pub(super) fn again(&self, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+        let entries = self.entries.lock();
+        let latest = |e: &Entry| e.refused.as_ref().map(|(d, _)| d).or(e.serving.as_ref()).cloned();
+        entries.values().filter_map(latest).filter(|d| wanted(d)).collect()
+    }
+
+    /// The document in force.
+    pub(super) fn serving(&self, scope: &Scope) -> Option<Stored> {
+        self.entries.lock().get(scope)?.serving.clone()
+    }
+
+    /// Scopes that are known.
+    pub(super) fn scopes(&self) -> Vec<Scope> {
+        self.entries.lock().keys().cloned().collect()
+    }
+
+    /// All scopes, the platform first.
+    pub(super) fn list(&self) -> Vec<Served> {
+        self.entries.lock().iter().map(|(scope, entry)| entry.describe(scope)).collect()
+    }
+
+    /// What the store has not been told of. Give back with [`Board::unreport`] what it could not be told.
+    pub(super) fn take_unreported(&self) -> Vec<Served> {
+        let scopes = std::mem::take(&mut *self.unreported.lock());
+        let entries = self.entries.lock();
+        scopes.iter().filter_map(|scope| Some(entries.get(scope)?.describe(scope))).collect()
+    }
+
+    pub(super) fn unreport(&self, served: Vec<Served>) {
+        self.unreported.lock().extend(served.into_iter().map(|s| s.scope));
+    }
+
+    /// The store has forgotten what it was told.
+    pub(super) fn unreport_all(&self) {
+        let scopes = self.scopes();
+        self.unreported.lock().extend(scopes);
+    }
+}
+
+impl Entry {
+    fn describe(&self, scope: &Scope) -> Served {
+        Served {
+            scope: scope.clone(),
+            revision: self.serving.as_ref().map_or(0, |d| d.revision),
+            refused: self.refused.as_ref().map(|(d, _)| d.revision),
+            reason: self.refused.as_ref().map(|(_, reason)| reason.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::source::stored::Refusal;
+
+    /// Refuses documents that say so.
+    #[derive(Default)]
+    struct Picky(Mutex<Vec<i64>>);
+
+    impl Serve for Picky {
+        fn serve(&self, document: &Stored, _: &SecretValues) -> Result<Vec<TenantId>, Refusal> {
+            if document.content.starts_with(b"bad") {
+                return Err(Refusal::Compile(vec![("routes.x".to_owned(), "is bad".to_owned())]));
+            }
+            self.0.lock().push(document.revision);
+            Ok(Vec::new())
+        }
+
+        fn check(&self, _: &Scope, _: &[u8], _: &SecretValues) -> Result<Vec<String>, Refusal> {
+            Ok(Vec::new())
+        }
+
+        fn diff(&self, _: &Scope, _: &[u8], _: &[u8], _: &SecretValues) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    fn document(revision: i64, text: &str) -> Stored {
+        let scope = Scope::Tenant(TenantId::new("acme"));
+        Stored { scope, revision, generation: 0, content: Arc::from(text.as_bytes()) }
+    }
+
+    #[test]
+    fn what_is_served_never_goes_back() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        assert!(matches!(board.take(&picky, document(2, "good"), &none), Taken::InForce(_)));
+        assert!(matches!(board.take(&picky, document(1, "good"), &none), Taken::Known));
+        assert!(matches!(board.take(&picky, document(2, "good"), &none), Taken::Known));
+        assert!(matches!(board.take(&picky, document(3, "good"), &none), Taken::InForce(_)));
+        assert_eq!(*picky.0.lock(), [2, 3]);
+    }
+
+    #[test]
+    fn a_refused_one_leaves_the_last_good_one_and_says_why_until_a_later_one_is_good() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        board.take(&picky, document(1, "good"), &none);
+        assert!(matches!(board.take(&picky, document(2, "bad"), &none), Taken::Refused));
+        let served = board.list().remove(0);
+        assert_eq!((served.revision, served.refused), (1, Some(2)));
+        assert_eq!(served.reason.as_deref(), Some("routes.x: is bad"));
+        assert_eq!(board.again(|_| true), [document(2, "bad")], "it may be right the next time");
+        board.take(&picky, document(3, "good"), &none);
+        let served = board.list().remove(0);
+        assert_eq!((served.revision, served.refused, served.reason), (3, None, None));
+    }
+
+    #[test]
+    fn what_could_not_be_reported_is_reported_later() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        board.take(&picky, document(1, "good"), &none);
+        let first = board.take_unreported();
+        assert_eq!(first.len(), 1);
+        assert_eq!(board.take_unreported(), []);
+        board.unreport(first.clone());
+        assert_eq!(board.take_unreported(), first);
+        board.unreport_all();
+        assert_eq!(board.take_unreported(), first);
+    }
+}

@@ -1,0 +1,343 @@
+//! Follows the heads of the store: what moved is fetched, compiled and put in force, and the store is told.
+//!
+//! A notification wakes the follower, and a poll every [`Follower::new`]'s `poll` (jittered, so that replicas do not ask
+//! at once) finds what was not notified. Both do the same: one index scan for heads that moved after the generation that
+//! was seen last, so that a notification too many costs next to nothing and one too few costs the time of a poll.
+//!
+//! - Only the scopes that moved are compiled. The platform's document is taken before those of tenants in a batch.
+//! - A document that does not compile on this replica changes nothing: the last good one of that scope stays in force,
+//!   and the refusal is reported with the reason.
+//! - What was put in force is kept on disk ([`Cache`]). At the start the store is asked; if it is away, the documents on
+//!   disk are served, and the follower catches up when it is back. If the head does not compile, the one on disk does.
+//! - While the store is away nothing changes. Errors are logged when they begin and when they end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::base::{Scope, Secret};
+use crate::source::board::{Board, Served, Taken};
+use crate::source::cache::Cache;
+use crate::source::stored::{SecretValues, Serve, Stored};
+use crate::store::{Channel, Listener, Notification, Page, Store, StoreError};
+
+/// Documents that are fetched at once.
+const BATCH: u32 = 200;
+/// What the payload of a notification begins with if a secret changed; the tenant follows.
+const SECRET: &str = "secret ";
+
+/// Follows the store for one process.
+pub struct Follower {
+    store: Store,
+    serve: Arc<dyn Serve>,
+    cache: Cache,
+    board: Arc<Board>,
+    poll: Duration,
+    /// Taking documents is one at a time.
+    seen: tokio::sync::Mutex<i64>,
+    away: Mutex<Option<String>>,
+    prepared: AtomicBool,
+}
+
+/// Where the documents came from at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// From disk, because the store is away.
+    Cache,
+    /// Nowhere: the store has none.
+    Nothing,
+    /// From the store.
+    Store,
+}
+
+/// Why a replica cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// No document of the tenants or the platform compiles, and none did before.
+    #[error(
+        "revision {revision} of {scope} does not compile here, and there is no earlier one on disk: {reason}"
+    )]
+    Refused {
+        /// Whose.
+        scope: Scope,
+        /// Which.
+        revision: i64,
+        /// Why.
+        reason: String,
+    },
+    /// The store is away, and nothing is on disk.
+    #[error("the store cannot be asked ({0}), and there is no document on disk from before")]
+    Unknown(#[source] StoreError),
+    /// The store has to be put right by an operator.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl Follower {
+    /// A follower that has served nothing yet.
+    pub fn new(store: Store, serve: Arc<dyn Serve>, cache: Cache, poll: Duration) -> Self {
+        Self {
+            store,
+            serve,
+            cache,
+            board: Arc::default(),
+            poll,
+            seen: tokio::sync::Mutex::new(0),
+            away: Mutex::new(None),
+            prepared: AtomicBool::new(false),
+        }
+    }
+
+    /// What this replica serves and refuses, the platform first.
+    pub fn served(&self) -> Vec<Served> {
+        self.board.list()
+    }
+
+    /// The document of a scope that is in force.
+    pub fn serving(&self, scope: &Scope) -> Option<Stored> {
+        self.board.serving(scope)
+    }
+
+    /// Why the store cannot be asked at present.
+    pub fn away(&self) -> Option<String> {
+        self.away.lock().clone()
+    }
+
+    /// Makes the store ready, if that has not been done: tables, roles, keys.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        if !self.prepared.load(Ordering::Relaxed) {
+            self.store.prepare().await?;
+            self.prepared.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Puts everything in force that the store has, or if it is away what is on disk.
+    ///
+    /// # Errors
+    /// There is nothing that could be served.
+    pub async fn begin(&self) -> Result<Begun, BeginError> {
+        match self.catch_up().await {
+            Ok(()) => {
+                self.fall_back().await?;
+                self.drop_gone().await;
+                Ok(if self.board.list().is_empty() { Begun::Nothing } else { Begun::Store })
+            }
+            Err(error) if error.retry_is_safe() => {
+                let text = error.to_string();
+                let cached = self.load_cache();
+                if cached.is_empty() {
+                    return Err(BeginError::Unknown(error));
+                }
+                tracing::warn!(
+                    event = "serving_from_cache",
+                    documents = cached.len(),
+                    error = %text,
+                    "the store cannot be asked; what was served last is served again"
+                );
+                *self.away.lock() = Some(text);
+                self.take(cached, false).await;
+                Ok(Begun::Cache)
+            }
+            Err(error) => Err(BeginError::Store(error)),
+        }
+    }
+
+    /// Follows until dropped.
+    pub async fn run(&self) {
+        let mut listener = self.store.listen();
+        loop {
+            self.round().await;
+            self.wait(&mut listener).await;
+        }
+    }
+
+    /// Catches up once, and tells the log when the store goes and comes.
+    pub async fn round(&self) {
+        let error = self.catch_up().await.err();
+        let mut away = self.away.lock();
+        match (&error, away.is_some()) {
+            (Some(error), false) => tracing::error!(
+                event = "store_away",
+                %error,
+                "what is in force stays in force; changes are taken up when the store is back"
+            ),
+            (None, true) => tracing::info!(event = "store_back"),
+            _ => {}
+        }
+        *away = error.map(|e| e.to_string());
+    }
+
+    /// Waits for a reason to look again.
+    async fn wait(&self, listener: &mut Listener) {
+        // A fifth more or less, so that replicas that started together do not ask together.
+        let jitter = rand::random_range(0.8..1.2);
+        let poll = tokio::time::sleep(self.poll.mul_f64(jitter));
+        tokio::pin!(poll);
+        loop {
+            let heard = tokio::select! {
+                () = &mut poll => return,
+                heard = listener.next() => heard,
+            };
+            match heard {
+                Notification::Message { channel: Channel::Config, payload } => {
+                    if let Some(tenant) = payload.strip_prefix(SECRET) {
+                        let scope = Scope::parse(tenant);
+                        self.again(|d| d.scope == scope && d.names_secrets()).await;
+                    }
+                    return;
+                }
+                Notification::Message { .. } => {}
+                Notification::Missed => {
+                    self.again(Stored::names_secrets).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Fetches and takes what moved.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        self.prepare().await?;
+        let mut seen = self.seen.lock().await;
+        loop {
+            let found = self.store.platform().head_revisions(*seen, Page::of(BATCH)).await?;
+            let Some((last, _)) = found.last() else { return Ok(()) };
+            let last = last.generation;
+            let mut documents: Vec<Stored> = found
+                .into_iter()
+                .map(|(head, revision)| Stored {
+                    scope: Scope::parse(&head.scope),
+                    revision: head.revision,
+                    generation: head.generation,
+                    content: revision.content.into(),
+                })
+                .collect();
+            documents.sort_by(|a, b| a.scope.cmp(&b.scope));
+            self.take(documents, true).await;
+            *seen = last;
+        }
+    }
+
+    /// Takes documents in their order. `keep`: those that are good go on disk.
+    async fn take(&self, documents: Vec<Stored>, keep: bool) {
+        for document in documents {
+            let secrets = self.secrets(&document).await;
+            let again = self.blocking(document, secrets, keep, false).await;
+            for tenant in again {
+                self.again(|d| d.scope == tenant).await;
+            }
+        }
+    }
+
+    /// Compiles again what is there, because what it means may have changed.
+    async fn again(&self, wanted: impl Fn(&Stored) -> bool) {
+        for document in self.board.again(wanted) {
+            let secrets = self.secrets(&document).await;
+            self.blocking(document, secrets, true, true).await;
+        }
+    }
+
+    /// One document, on a thread for blocking work. Gives the scopes that have to be compiled again.
+    async fn blocking(&self, document: Stored, secrets: SecretValues, keep: bool, force: bool) -> Vec<Scope> {
+        let (serve, board) = (self.serve.clone(), self.board.clone());
+        let taken = document.clone();
+        let outcome = tokio::task::spawn_blocking(move || {
+            if force { board.put(&*serve, taken, &secrets) } else { board.take(&*serve, taken, &secrets) }
+        })
+        .await;
+        let Ok(Taken::InForce(again)) = outcome else { return Vec::new() };
+        if keep && let Err(error) = self.cache.keep(&document) {
+            // It is served; only a start with the store away would not know of it.
+            tracing::error!(event = "document_not_cached", scope = %document.scope, %error);
+        }
+        again.into_iter().map(Scope::Tenant).collect()
+    }
+
+    /// The secrets that a document names. If the store cannot be asked there are none, and the document is refused.
+    async fn secrets(&self, document: &Stored) -> SecretValues {
+        let Scope::Tenant(tenant) = &document.scope else { return SecretValues::new() };
+        if !document.names_secrets() {
+            return SecretValues::new();
+        }
+        secret_values(&self.store, tenant).await.unwrap_or_else(|error| {
+            tracing::warn!(event = "secrets_unavailable", tenant = %tenant, %error);
+            SecretValues::new()
+        })
+    }
+
+    /// For every scope that serves nothing: what it served before, from disk.
+    async fn fall_back(&self) -> Result<(), BeginError> {
+        let refused: Vec<Served> = self.board.list().into_iter().filter(|s| s.revision == 0).collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let cached = self.load_cache();
+        for served in refused {
+            let Some(document) = cached.iter().find(|d| d.scope == served.scope).cloned() else {
+                // One tenant's fault is not another's: only if the operator's own documents are useless it is over.
+                if served.scope == Scope::Platform {
+                    return Err(BeginError::Refused {
+                        scope: served.scope,
+                        revision: served.refused.unwrap_or_default(),
+                        reason: served.reason.unwrap_or_default(),
+                    });
+                }
+                continue;
+            };
+            let latest = self.board.again(|d| d.scope == served.scope);
+            self.take(vec![document], false).await;
+            // Once more, so that the refusal of the newer one is what is reported.
+            for document in latest {
+                self.blocking(document, SecretValues::new(), false, true).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of scopes that the store does not know.
+    async fn drop_gone(&self) {
+        let known = self.board.scopes();
+        for document in self.load_cache().into_iter().filter(|d| !known.contains(&d.scope)) {
+            if let Err(error) = self.cache.forget(&document.scope) {
+                tracing::warn!(event = "cached_document_not_removed", scope = %document.scope, %error);
+            }
+        }
+    }
+
+    fn load_cache(&self) -> Vec<Stored> {
+        self.cache.load().unwrap_or_else(|error| {
+            tracing::error!(event = "cache_unreadable", %error);
+            Vec::new()
+        })
+    }
+
+    /// What the store was not told of yet. Give back with [`Follower::not_reported`] what it could not be told.
+    pub(super) fn to_report(&self) -> Vec<Served> {
+        self.board.take_unreported()
+    }
+
+    pub(super) fn not_reported(&self, served: Vec<Served>) {
+        self.board.unreport(served);
+    }
+
+    pub(super) fn report_all(&self) {
+        self.board.unreport_all();
+    }
+}
+
+/// A tenant's secrets, as texts.
+pub(super) async fn secret_values(
+    store: &Store,
+    tenant: &crate::base::TenantId,
+) -> Result<SecretValues, StoreError> {
+    let values = store.tenant(tenant).secret_values().await?;
+    // What is not text cannot stand in a document.
+    let text = |bytes: &Secret<Vec<u8>>| String::from_utf8(bytes.expose().clone()).ok().map(Secret::new);
+    Ok(values.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect())
+}

@@ -1,0 +1,72 @@
+//! Documents as the store has them, and who compiles them.
+//!
+//! This layer knows neither how a document is compiled nor what is done with the result: [`Serve`] does, which the
+//! process supplies. So what happens to a document that does not compile, and in which order documents are taken, is
+//! decided in one place whatever they hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::{Scope, Secret, TenantId};
+use crate::config::Diagnostics;
+
+/// One revision of a scope's document.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Whose.
+    pub scope: Scope,
+    /// Its number in the store.
+    pub revision: i64,
+    /// The generation of the store when it became the head.
+    pub generation: i64,
+    /// The canonical bytes.
+    pub content: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{} ({} bytes)", self.scope, self.revision, self.content.len())
+    }
+}
+
+impl Stored {
+    /// Whether compiling it needs secrets of the store.
+    pub(super) fn names_secrets(&self) -> bool {
+        const REFERENCE: &[u8] = b"${secret:";
+        self.content.windows(REFERENCE.len()).any(|window| window == REFERENCE)
+    }
+}
+
+/// What `${secret:name}` stands for in one tenant's document.
+pub type SecretValues = BTreeMap<String, Secret<String>>;
+
+/// Why a document was not taken. Nothing has changed then.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The document has errors.
+    #[error("{0}")]
+    Document(Box<Diagnostics>),
+    /// It is right in itself, but something it names is not, on this replica or at all.
+    #[error("{}", .0.iter().map(|(path, message)| format!("{path}: {message}")).collect::<Vec<_>>().join("; "))]
+    Compile(Vec<(String, String)>),
+}
+
+/// Compiles documents and puts them in force. Called on threads for blocking work, one call that changes something at a
+/// time.
+pub trait Serve: Send + Sync + 'static {
+    /// Puts a revision in force in place of the one of its scope. Gives the tenants whose documents mean something else
+    /// now and have to be served again: those whose terms a platform document changed.
+    ///
+    /// # Errors
+    /// [`Refusal`]; what was in force stays in force.
+    fn serve(&self, document: &Stored, secrets: &SecretValues) -> Result<Vec<TenantId>, Refusal>;
+
+    /// Everything that [`Serve::serve`] does, short of putting it in force. Gives the warnings.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal>;
+
+    /// What differs between two documents of a scope, in words, one line per change.
+    fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String>;
+}

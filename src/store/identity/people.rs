@@ -1,0 +1,210 @@
+//! Users, and roles that they have whatever their token says.
+
+use sqlx::FromRow;
+
+use super::feed::IdentityKind;
+use crate::base::Role;
+use crate::store::tx::q;
+use crate::store::{Page, StoreError, TenantScope, Time};
+
+/// A user. Callers need not be one: a user is made to be named, given roles or shut out.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct User {
+    /// The whole principal id, for example `corp|alice`.
+    pub id: String,
+    /// Name for people.
+    pub display_name: String,
+    /// Address for people; empty if unknown.
+    pub email: String,
+    /// Whether every credential of theirs is refused.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+}
+
+/// A user to be written, in place of the one with its id if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct NewUser<'a> {
+    /// The whole principal id.
+    pub id: &'a str,
+    /// Name for people.
+    pub display_name: &'a str,
+    /// Address for people.
+    pub email: &'a str,
+    /// Whether every credential of theirs is refused.
+    pub disabled: bool,
+}
+
+/// A role that somebody has in addition to those of their credential.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct RoleBinding {
+    /// The whole principal id.
+    pub subject: String,
+    /// Name of the role.
+    pub role: String,
+    /// Who gave it.
+    pub author: String,
+    /// When.
+    pub created_at: Time,
+}
+
+impl TenantScope<'_> {
+    /// Writes a user. Replicas take it up.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_user(&self, user: NewUser<'_>) -> Result<User, StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        let row = q!(
+            tx,
+            one as User,
+            "INSERT INTO users (tenant, id, display_name, email, disabled, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $6)
+             ON CONFLICT (tenant, id) DO UPDATE
+                SET display_name = excluded.display_name, email = excluded.email, disabled = excluded.disabled,
+                    updated_at = excluded.updated_at
+             RETURNING id, display_name, email, disabled, created_at, updated_at",
+            tenant,
+            user.id,
+            user.display_name,
+            user.email,
+            user.disabled,
+            now
+        )?;
+        let state = if user.disabled { "disabled" } else { "active" };
+        tx.tell(tenant, IdentityKind::User, user.id, Some(state)).await?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// Takes a user away, with the roles that were given to them. Their credentials count again if they were disabled.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; the database.
+    pub async fn remove_user(&self, id: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let gone = q!(tx, execute, "DELETE FROM users WHERE tenant = $1 AND id = $2", tenant, id)?;
+        if gone == 0 {
+            return Err(StoreError::Missing(format!("user `{id}`")));
+        }
+        let roles = q!(
+            tx,
+            scalar_all as String,
+            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 RETURNING role",
+            tenant,
+            id
+        )?;
+        for role in roles {
+            tx.tell(tenant, IdentityKind::Role, &format!("{role}:{id}"), None).await?;
+        }
+        tx.tell(tenant, IdentityKind::User, id, None).await?;
+        tx.commit().await
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn user(&self, id: &str) -> Result<Option<User>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            optional as User,
+            "SELECT id, display_name, email, disabled, created_at, updated_at FROM users
+              WHERE tenant = $1 AND id = $2",
+            self.tenant().as_str(),
+            id
+        )
+    }
+
+    /// Users by id, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn users(&self, after: Option<&str>, page: Page) -> Result<Vec<User>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            all as User,
+            "SELECT id, display_name, email, disabled, created_at, updated_at FROM users
+              WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3",
+            self.tenant().as_str(),
+            after.unwrap_or(""),
+            page.limit()
+        )
+    }
+
+    /// Gives somebody a role. Replicas take it up.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn bind_role(&self, subject: &str, role: Role, author: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        q!(
+            tx,
+            execute,
+            "INSERT INTO role_bindings (tenant, subject, role, author, created_at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (tenant, subject, role) DO NOTHING",
+            tenant,
+            subject,
+            role.as_str(),
+            author,
+            now
+        )?;
+        let id = format!("{role}:{subject}");
+        tx.tell(tenant, IdentityKind::Role, &id, Some(&id)).await?;
+        tx.commit().await
+    }
+
+    /// Takes a role away that was given.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; the database.
+    pub async fn unbind_role(&self, subject: &str, role: Role) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let gone = q!(
+            tx,
+            execute,
+            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
+            tenant,
+            subject,
+            role.as_str()
+        )?;
+        if gone == 0 {
+            return Err(StoreError::Missing(format!("role `{role}` of `{subject}`")));
+        }
+        tx.tell(tenant, IdentityKind::Role, &format!("{role}:{subject}"), None).await?;
+        tx.commit().await
+    }
+
+    /// The roles that were given, by whom they were given to, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn role_bindings(
+        &self,
+        after: Option<(&str, &str)>,
+        page: Page,
+    ) -> Result<Vec<RoleBinding>, StoreError> {
+        let (subject, role) = after.unwrap_or(("", ""));
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            all as RoleBinding,
+            "SELECT subject, role, author, created_at FROM role_bindings
+              WHERE tenant = $1 AND (subject, role) > ($2, $3) ORDER BY subject, role LIMIT $4",
+            self.tenant().as_str(),
+            subject,
+            role,
+            page.limit()
+        )
+    }
+}

@@ -1,0 +1,233 @@
+//! Attacks on the API, generated from its own description, so that new operations are covered by themselves.
+
+use serde_json::{Value, json};
+use tollgate::base::Role;
+use tollgate::control::openapi;
+use tollgate::control::permission::{Holder, Operation, Target};
+
+use super::plane::{Plane, server};
+
+/// Method, path with everything filled in for `tenant`, and the operation.
+fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
+    openapi::operations(&openapi::described())
+        .into_iter()
+        .map(|(method, path, id)| {
+            let path = path.replace("{tenant}", tenant).replace("{revision}", "1");
+            let path =
+                path.split('/').map(|p| if p.starts_with('{') { "weather" } else { p }).collect::<Vec<_>>();
+            let query = if id.starts_with("compare_") { "?from=1" } else { "" };
+            (format!("{method} {}{query}", path.join("/")), Operation::find(&id).expect("in the table"))
+        })
+        .collect()
+}
+
+/// A body that would do something.
+fn body(id: &str) -> Option<Value> {
+    let harmful = json!({ "op": "put", "name": "evil", "object": server(6666) });
+    if id.starts_with("bulk_") {
+        Some(json!({ "items": [harmful] }))
+    } else if id == "create_api_key" {
+        Some(json!({ "roles": ["admin"] }))
+    } else if id == "create_revocation" {
+        Some(json!({ "principal": "corp|alice" }))
+    } else if id == "put_user" {
+        Some(json!({ "disabled": true }))
+    } else if id == "rotate_api_key" {
+        Some(json!({}))
+    } else if id == "put_secret" {
+        Some(json!({ "value": "stolen" }))
+    } else if id.starts_with("replace_") {
+        Some(json!({ "version": 1 }))
+    } else if id.starts_with("rollback_") {
+        Some(json!({ "revision": 1 }))
+    } else if id.starts_with("put_") || id.starts_with("create_") {
+        Some(server(6666))
+    } else {
+        None
+    }
+}
+
+async fn furnished() -> Plane {
+    let plane = Plane::start().await;
+    let operator = "tg_default_super_admin";
+    for tenant in ["a", "b"] {
+        let make = [
+            (format!("PUT /api/v1/tenants/{tenant}"), json!({})),
+            (format!("PUT /api/v1/tenants/{tenant}/servers/weather"), server(9001)),
+            (format!("PUT /api/v1/tenants/{tenant}/secrets/weather"), json!({ "value": "s3cret" })),
+            (format!("PUT /api/v1/tenants/{tenant}/users/weather"), json!({ "email": "s3cret@b.example" })),
+        ];
+        for (line, body) in make {
+            let made = plane.ask(operator, &line, &[("if-none-match", "*")], Some(body)).await;
+            assert_eq!(made.status, 201, "{line}: {}", made.json());
+        }
+    }
+    plane
+}
+
+#[tokio::test]
+async fn no_operation_reaches_another_tenant() {
+    let plane = furnished().await;
+    let before = plane.everything_of("b").await;
+    for key in ["tg_a_admin", "tg_a_super_admin", "tg_a_auditor", "tg_default_admin"] {
+        for (line, operation) in operations("b") {
+            if operation.target == Target::Own {
+                continue;
+            }
+            let tried = plane.ask(key, &line, &[("if-match", "*")], body(operation.id)).await;
+            assert!(matches!(tried.status.as_u16(), 403 | 404), "{key}: {line}: {}", tried.status);
+            let text = String::from_utf8_lossy(&tried.body).into_owned();
+            assert!(!text.contains("9001") && !text.contains("s3cret"), "{key}: {line}: {text}");
+        }
+    }
+    assert_eq!(plane.everything_of("b").await, before, "nothing changed");
+    let recorded = plane.ledger.0.lock().iter().filter(|a| a.refused()).count();
+    assert!(recorded >= 4 * (operations("b").len() - 8), "every refusal is recorded: {recorded}");
+}
+
+#[tokio::test]
+async fn a_foreign_tenant_looks_like_none() {
+    let plane = furnished().await;
+    for (line, operation) in operations("b") {
+        if operation.target != Target::Tenant {
+            continue;
+        }
+        let foreign = plane.ask("tg_a_admin", &line, &[("if-match", "*")], body(operation.id)).await;
+        let nobody = line.replace("/tenants/b", "/tenants/nobody");
+        let nobody = plane.ask("tg_a_admin", &nobody, &[("if-match", "*")], body(operation.id)).await;
+        let plain = |answer: &super::plane::Answer| {
+            let mut problem = answer.json();
+            problem["instance"].take();
+            (answer.status, problem)
+        };
+        assert_eq!(plain(&foreign), plain(&nobody), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn every_role_may_what_the_table_says() {
+    let plane = furnished().await;
+    let callers = Role::ALL.map(|r| (r.as_str(), Some(r))).into_iter().chain([("auditor", None)]);
+    for (name, role) in callers {
+        for tenant in ["a", "default"] {
+            let platform = role == Some(Role::SuperAdmin) && tenant == "default";
+            let role = match role {
+                Some(Role::SuperAdmin) if !platform => Some(Role::Admin),
+                other => other,
+            };
+            for (line, operation) in operations("a") {
+                let held = match operation.permission.holder() {
+                    Holder::From(from) => role.unwrap_or(Role::Anonymous) >= from,
+                    Holder::FromOrAuditor(from) => role.is_none() || role >= Some(from),
+                    Holder::AuditorOnly => role.is_none(),
+                };
+                let there = match operation.target {
+                    Target::Own => true,
+                    Target::Platform => platform,
+                    Target::Tenant => platform || tenant == "a",
+                };
+                // Without a precondition no change gets further than its handler.
+                let tried = plane.ask(&format!("tg_{tenant}_{name}"), &line, &[], None).await;
+                let refused = matches!(tried.status.as_u16(), 403)
+                    || (tried.status == 404 && operation.target == Target::Tenant && !there);
+                assert_eq!(!refused, held && there, "{tenant} {name}: {line}: {}", tried.status);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn hostile_input_is_the_callers_fault() {
+    let plane = furnished().await;
+    let key = "tg_default_super_admin";
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    let long = "x".repeat(5000);
+    let bodies: Vec<Vec<u8>> = [
+        "",
+        "null",
+        "true",
+        "0",
+        "\"x\"",
+        "[]",
+        "{}",
+        "{\"",
+        "{\"name\":\"\\u0000\"}",
+        "{\"value\":1}",
+        "{\"value\":\"\\u0000\"}",
+        "{\"items\":[{\"op\":\"x\"}]}",
+        "{\"items\":{}}",
+        "{\"name\":{\"$ne\":1}}",
+        "{\"http\":{\"targets\":[\"'; DROP TABLE secrets;--\"]}}",
+        "{\"__proto__\":{}}",
+        "1e999",
+        "{\"a\":1,\"a\":2}",
+        &deep,
+        &format!("{{\"name\":\"{long}\"}}"),
+    ]
+    .iter()
+    .map(|text| text.as_bytes().to_vec())
+    .chain([vec![0xff, 0xfe], vec![0; 64], b"{\"x\":\"\xc3\x28\"}".to_vec()])
+    .collect();
+    let queries = [
+        "limit=-1",
+        "limit=99999999999999999999",
+        "cursor=%00",
+        "cursor=..%2f..",
+        "filter=name%3D%3D%27%20OR%201%3D1--",
+        "filter=%25%25%25",
+        "sort=name;drop",
+        "limit=1&limit=2",
+        "dry_run=maybe",
+        "from=0&to=-1",
+        "from=x",
+        "wait=99999",
+        "%00=%00",
+        "topics=x",
+        "reason=%00",
+    ];
+    let names =
+        ["..", "%2e%2e%2f%2e%2e", "a%00b", "'%3B--", "%F0%9F%92%A9", "a%2Fb", &"n".repeat(300), "-", "%ff"];
+    for (line, operation) in operations("a") {
+        let changes = !line.starts_with("GET");
+        if changes {
+            for body in &bodies {
+                for kind in ["application/json", "application/yaml", "text/plain"] {
+                    let got = plane.raw(key, &line, &[("if-match", "\"r99\"")], Some(body), kind).await;
+                    assert!(
+                        got.status.is_client_error(),
+                        "{line}: {}: {:?}",
+                        got.status,
+                        String::from_utf8_lossy(body)
+                    );
+                    problem(&got, &line);
+                }
+            }
+        }
+        for query in queries {
+            let joint = if line.contains('?') { '&' } else { '?' };
+            let got = plane
+                .ask(key, &format!("{line}{joint}{query}"), &[("if-match", "\"r99\"")], body(operation.id))
+                .await;
+            assert!(!got.status.is_server_error(), "{line} {query}: {}", got.status);
+        }
+        for name in names {
+            let line = line
+                .replace("weather", name)
+                .replace("/a/", &format!("/{name}/"))
+                .replace("/1", &format!("/{name}"));
+            let got = plane.ask(key, &line, &[("if-match", "\"r99\"")], body(operation.id)).await;
+            assert!(!got.status.is_server_error(), "{line}: {}", got.status);
+        }
+        for header in ["", "\"", "r1", "W/\"r1\"", "\"r1\",", "\"r99999999999999999999999\""] {
+            let got = plane.ask(key, &line, &[("if-match", header)], body(operation.id)).await;
+            assert!(!got.status.is_server_error(), "{line} {header}: {}", got.status);
+        }
+    }
+}
+
+fn problem(answer: &super::plane::Answer, line: &str) {
+    assert_eq!(answer.headers["content-type"], "application/problem+json", "{line}");
+    let problem = answer.json();
+    assert_eq!(problem["status"], answer.status.as_u16(), "{line}");
+    assert!(problem["code"].is_string() && problem["detail"].is_string(), "{line}: {problem}");
+}

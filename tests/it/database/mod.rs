@@ -1,0 +1,129 @@
+//! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
+
+mod documents;
+mod identities;
+mod outage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate::app::{Document, Options, Process};
+use tollgate::base::{Scope, TenantId};
+use tollgate::source::{Change, PublishError, Published, Publisher};
+
+use crate::support::{Caller, Folder, within};
+
+/// How soon every replica serves what was acknowledged.
+pub const SOON: Duration = Duration::from_secs(1);
+
+/// One process with a data folder of its own.
+pub struct Replica {
+    process: Option<Process>,
+    folder: Arc<Folder>,
+    url: String,
+}
+
+impl Replica {
+    pub async fn start(url: &str) -> Self {
+        Self::start_in(Arc::new(Folder::new()), url).await
+    }
+
+    async fn start_in(folder: Arc<Folder>, url: &str) -> Self {
+        let text = "version: 1\n\
+             listeners: { mcp: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }\n\
+             runtime: { data_threads: 1, control_threads: 1 }\n\
+             telemetry: { access_log: { enabled: false } }\n\
+             shutdown: { announce: 0s, drain: 5s, streams: 1s }\n\
+             source: database\n\
+             store: { url: \"${env:DB}\", connect_timeout: 1s, max_connections: 4 }\n";
+        let process = start_with(Document::Text(text.to_owned()), &folder, url).await;
+        Self { process: Some(process), folder, url: url.to_owned() }
+    }
+
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("it runs")
+    }
+
+    /// Ends it and starts it again on the same data folder.
+    pub async fn restart(mut self) -> Self {
+        let process = self.process.take().expect("it runs");
+        within("shutdown", off_runtime(move || process.shutdown(false))).await;
+        Self::start_in(self.folder.clone(), &self.url).await
+    }
+
+    pub fn publisher(&self) -> Publisher {
+        self.process().publisher().expect("documents come from a store").clone()
+    }
+
+    /// Names of the routes that are served.
+    pub fn routes(&self) -> Vec<String> {
+        self.process().routes().into_iter().map(|(name, _)| name).collect()
+    }
+
+    pub fn caller(&self, route: &str) -> Caller {
+        Caller::new(self.process().mcp_address(), &format!("/mcp/{route}"))
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            // It has runtimes, which must not end on another.
+            std::thread::spawn(move || drop(process));
+        }
+    }
+}
+
+pub async fn start(document: Document, folder: &Folder) -> Process {
+    start_with(document, folder, "").await
+}
+
+/// `url` is what `${env:DB}` stands for.
+async fn start_with(document: Document, folder: &Folder, url: &str) -> Process {
+    let url = url.to_owned();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = Options {
+        listen: Some(any),
+        admin: Some(any),
+        data_dir: Some(folder.path().join("data")),
+        env: Arc::new(move |name| (name == "DB").then(|| url.clone())),
+        ..Options::new(document)
+    };
+    off_runtime(move || Process::start(options)).await.unwrap_or_else(|e| panic!("it does not start: {e}"))
+}
+
+pub async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = done.send(work());
+    });
+    result.await.expect("the thread does not panic")
+}
+
+pub fn own() -> Scope {
+    Scope::Tenant(TenantId::default())
+}
+
+/// A document with one route of this name to this server.
+pub fn document(route: &str, target: &str) -> String {
+    format!(
+        "version: 1\nservers:\n  - {{ name: s, http: {{ targets: [\"{target}\"] }}, health: {{ interval: 0s }} }}\n\
+         routes:\n  - {{ name: {route}, servers: [s], limits: [] }}\nidentity: {{ loopback: {{ role: developer }} }}\n"
+    )
+}
+
+pub async fn publish(
+    publisher: &Publisher,
+    text: &str,
+    if_revision: Option<i64>,
+) -> Result<Published, PublishError> {
+    let change = Change {
+        scope: own(),
+        content: text.as_bytes().to_vec(),
+        author: "test".to_owned(),
+        reason: "because".to_owned(),
+        if_revision,
+    };
+    publisher.publish(change).await
+}
