@@ -85,8 +85,8 @@ bench: build-load ## Compare with a bare Pingora pass-through: CPU, latency, mem
 bench-engines: bootstrap ## Time the engines one by one (criterion)
 	$(CARGO) bench --locked $(ARGS)
 
-.PHONY: prove-control-embedded
-prove-control-embedded: bootstrap ## kill -9 of a process that writes to SQLite, 100 times: nothing acknowledged is lost
+.PHONY: prove-control-writes
+prove-control-writes: bootstrap ## kill -9 of a process that writes to SQLite, 100 times: nothing acknowledged is lost
 	TOLLGATE_KILLS=100 $(CARGO) test --locked --test it store::kill -- --nocapture
 
 .PHONY: prove-control-queries
