@@ -1,6 +1,6 @@
 //! `kill -9` of a process that writes to SQLite, at random moments: what it acknowledged is there afterwards.
 //!
-//! `make prove-control-embedded` does it 100 times (`TOLLGATE_KILLS`).
+//! `make prove-control-writes` does it 100 times (`TOLLGATE_KILLS`).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
