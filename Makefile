@@ -41,7 +41,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
-	for promise in streams reload restart kill control-outage control-spool-full control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+	for promise in streams reload restart kill shared-limits takeover control-outage control-spool-full control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
@@ -144,6 +144,14 @@ fuzz: bootstrap ## Run every fuzz target for FUZZ_SECONDS (default 600); needs `
 	done
 
 # Long acceptance runs. Each writes its figures to a file in bench-results/.
+
+.PHONY: prove-control-limits
+prove-control-limits: build-load ## Two gateways share 1,000/min for 5 minutes: never more, hardly less
+	$(LOAD) prove shared-limits $(ARGS)
+
+.PHONY: prove-control-takeover
+prove-control-takeover: build-load ## kill -9 of one of two gateways behind a balancer: its sessions go on at the other
+	$(LOAD) prove takeover $(ARGS)
 
 .PHONY: prove-dataplane-conformance
 prove-dataplane-conformance: conformance ## The same as `conformance`

@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::base::{Clock, Principal, PrincipalId, PrincipalKind, Role, RoleSet, TenantId};
 use tollgate::limit::{
-    Buckets, CostSpec, Decision, Facts, KeyPart, Limit, LimitSpec, Rate, Rates, default_per_role,
+    Backend, Buckets, CostSpec, Decision, Facts, KeyPart, Limit, LimitSpec, Rate, Rates, default_per_role,
 };
 
 fn limit(name: &str, key: &[KeyPart], rates: Rates) -> Arc<Limit> {
@@ -18,6 +18,7 @@ fn limit(name: &str, key: &[KeyPart], rates: Rates) -> Arc<Limit> {
         key: key.to_vec(),
         rates,
         cost: CostSpec::default(),
+        backend: Backend::Local,
     };
     Arc::new(Limit::compile(&spec).expect("a valid limit"))
 }

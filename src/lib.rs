@@ -16,6 +16,7 @@ pub mod limit;
 pub mod mcp;
 pub mod policy;
 pub mod route;
+pub mod shared;
 pub mod snapshot;
 pub mod source;
 pub mod store;

@@ -12,7 +12,8 @@ use crate::config::{Validated, model};
 use crate::gateway::{Parts, Phase};
 use crate::limit::{Buckets, DEFAULT_MAX_BUCKETS};
 use crate::mcp::seal::KeyRing;
-use crate::mcp::session::{BootId, Sessions};
+use crate::mcp::session::{BootId, Sessions, Streams};
+use crate::shared::{self, Shared};
 use crate::snapshot::{SnapshotCell, State};
 use crate::store::Store;
 use crate::telemetry::{Sampler, Telemetry};
@@ -36,8 +37,12 @@ pub(super) struct Core {
     pub(super) keys: Arc<ArcSwap<KeyRing>>,
     /// Legacy sessions.
     pub(super) sessions: Arc<Sessions>,
+    /// Long-lived streams.
+    pub(super) streams: Streams,
     /// Token buckets.
     pub(super) buckets: Arc<Buckets>,
+    /// The server of shared limits, if there is one.
+    pub(super) shared: Option<Arc<Shared>>,
     /// Metrics, access log, spans.
     pub(super) telemetry: Telemetry,
     /// Records events.
@@ -59,6 +64,7 @@ impl Core {
         boot_id: BootId,
         audit: Auditor,
         store: Store,
+        valkey: Option<shared::Settings>,
     ) -> Self {
         let model = Arc::new(document.document().clone());
         let clock = state.clock.clone();
@@ -67,7 +73,9 @@ impl Core {
             boot_id,
             sampler: samples::sampler(&model.samples),
             sessions: Arc::new(Sessions::new(settings::sessions(document), clock.clone())),
+            streams: Streams::default(),
             buckets: Arc::new(Buckets::new(clock.clone(), DEFAULT_MAX_BUCKETS)),
+            shared: valkey.map(|settings| Shared::new(settings, clock.clone(), &telemetry.metrics)),
             model,
             state,
             cell,
@@ -85,7 +93,9 @@ impl Core {
             snapshot: self.cell.clone(),
             keys: self.keys.clone(),
             sessions: self.sessions.clone(),
+            streams: self.streams.clone(),
             buckets: self.buckets.clone(),
+            shared: self.shared.clone(),
             telemetry: self.telemetry.clone(),
             audit: self.audit.clone(),
             sampler: self.sampler.clone(),

@@ -47,6 +47,8 @@ pub(super) struct Opening<'a> {
     /// The document to begin with if the store has none.
     pub(super) seed: Option<&'static str>,
     pub(super) boot: BootId,
+    /// Where other replicas reach this one.
+    pub(super) address: Option<String>,
 }
 
 impl Database {
@@ -85,7 +87,7 @@ impl Database {
             boot: Uuid::from_u128(opening.boot.0),
             replica: replica_name(&model.data_dir),
             role: "all",
-            address: None,
+            address: opening.address.clone(),
             started_at: Time::now(&clock),
         };
         let member = Arc::new(Member::new(store.clone(), identity, follower.clone()));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::app::keys::KeyFileError;
 use crate::audit::{KeyError, SpoolError};
 use crate::config::Diagnostics;
+use crate::control::peers::PeerTlsError;
 use crate::gateway::tls::TlsError;
 use crate::snapshot::CompileError;
 use crate::source::{BeginError, PublishError};
@@ -62,6 +63,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The certificates that replicas prove themselves with cannot be used.
+    #[error(transparent)]
+    Peers(#[from] PeerTlsError),
+    /// The pepper of API keys is too short to be one.
+    #[error("identity.api_keys.pepper: needs at least 16 bytes")]
+    Pepper,
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),

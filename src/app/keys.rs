@@ -78,6 +78,17 @@ impl Keys {
         Ok(Self { path, ring: Arc::new(ArcSwap::from_pointee(ring)) })
     }
 
+    /// Puts keys of elsewhere in force. The file keeps a copy, for a start without them.
+    pub(super) fn adopt(&self, ring: KeyRing) {
+        if ring.ids().eq(self.ring.load().ids()) && ring.sealing() == self.ring.load().sealing() {
+            return;
+        }
+        if let Err(error) = write_over(&self.path, &ring) {
+            tracing::warn!(event = "session_keys_not_kept", path = %self.path.display(), %error);
+        }
+        self.ring.store(Arc::new(ring));
+    }
+
     /// Rotates by age, and takes up what others wrote. Runs until dropped.
     pub(super) async fn keep(self, clock: Clock, rotation: u64, max_age: u64) {
         let mut tick = tokio::time::interval(CHECK_EVERY);

@@ -56,6 +56,13 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// Whether they were another process's.
+    pub(super) fn is_successor(&self) -> bool {
+        self.serving.is_some()
+    }
+}
+
 /// Starts the data plane on the MCP listener.
 pub(super) fn mcp(
     core: &Core,

@@ -41,7 +41,7 @@ pub(super) fn start(
     let stop = stop.clone();
     runtime.spawn(async move {
         let socket = tokio::select! {
-            socket = free(bound, asked) => socket,
+            socket = when_free("metrics", bound, asked) => socket,
             () = stop.cancelled() => return,
         };
         let limits = config.limits;
@@ -56,12 +56,17 @@ pub(super) fn start(
     Ok(address)
 }
 
-async fn free(bound: Option<TcpListener>, address: SocketAddr) -> TcpListener {
+/// The socket, or one that is bound as soon as the process before this one has let the address go.
+pub(super) async fn when_free(
+    listener: &'static str,
+    bound: Option<TcpListener>,
+    address: SocketAddr,
+) -> TcpListener {
     if let Some(socket) = bound {
         return socket;
     }
     loop {
-        if let Ok(socket) = bind("metrics", address) {
+        if let Ok(socket) = bind(listener, address) {
             return socket;
         }
         tokio::time::sleep(AGAIN).await;

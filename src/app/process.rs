@@ -14,12 +14,13 @@ use crate::app::certificates::Certificates;
 use crate::app::core::Core;
 use crate::app::database::{Database, Opening};
 use crate::app::error::StartError;
+use crate::app::internal::{AtHome, Internal};
 use crate::app::keys::Keys;
 use crate::app::listeners::{Held, Sockets};
 use crate::app::options::Options;
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
-use crate::app::{audit, demo, listeners, state, tasks};
+use crate::app::{audit, demo, listeners, settings, shared_sessions, state, tasks};
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
@@ -38,6 +39,7 @@ pub struct Process {
     listener: Listener,
     mcp: SocketAddr,
     admin: SocketAddr,
+    internal: Option<String>,
     metrics: Option<SocketAddr>,
     origin: String,
     reloader: Arc<Reloader>,
@@ -82,6 +84,8 @@ impl Process {
         let keys = Keys::open(document.session_key_file(), &clock)?;
         let files = loader.files();
         let boot = BootId::fresh();
+        let internal = Internal::open(&document.document().listeners, &*files, sockets.is_successor())?;
+        let internal_address = internal.as_ref().map(|i| i.address.clone());
         let store = state::store(document.document(), &runtimes, &clock, env)?;
         let database = match document.document().source {
             model::SourceKind::Database => Some(Database::begin(
@@ -94,6 +98,7 @@ impl Process {
                     state: &state,
                     seed: loader.seed(),
                     boot,
+                    address: internal_address.clone(),
                 },
             )?),
             model::SourceKind::File => None,
@@ -110,8 +115,13 @@ impl Process {
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
         let auditor = audit::open(document.document())?;
-        let core = Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store);
+        let valkey = settings::valkey(&document, &*files)?;
+        let core =
+            Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store, valkey);
 
+        let share = shared_sessions::has_keys(&core.store, &core.model.sessions);
+        let begun = shared_sessions::begin(&core.store, &keys, &core.sessions, &core.clock, share);
+        runtimes.control.block_on(begun);
         let (gateway, listener) = listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?;
         if let Some(socket) = demo {
             demo::spawn(&runtimes, socket);
@@ -120,6 +130,9 @@ impl Process {
             database.spawn(&runtimes);
         }
         tasks::spawn(&core, &runtimes, &gateway, keys);
+        if let Some(internal) = internal {
+            internal.serve(&runtimes, AtHome::of(&core));
+        }
         let audit = audit::start(&core, &runtimes)?;
         let ledger = Arc::new(AuditLedger::new(core.audit.clone(), core.clock.clone()));
         let (mcp, admin) = (sockets.mcp_address, sockets.admin_address);
@@ -150,6 +163,7 @@ impl Process {
             listener,
             mcp,
             admin,
+            internal: internal_address,
             metrics,
             origin,
             reloader,
@@ -181,6 +195,11 @@ impl Process {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where other replicas connect, if they can.
+    pub fn internal_address(&self) -> Option<&str> {
+        self.internal.as_deref()
     }
 
     /// Where `/metrics` alone is served, if it is and the address was free.

@@ -131,6 +131,7 @@ fn read_at_start(old: &model::Document, new: &model::Document) -> Vec<&'static s
         ("store", old.store != new.store),
         ("shutdown", old.shutdown != new.shutdown),
         ("telemetry", old.telemetry != new.telemetry),
+        ("valkey", old.valkey != new.valkey),
     ];
     sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

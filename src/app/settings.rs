@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
+use crate::app::StartError;
+use crate::app::certificates::Read;
 use crate::base::net::TrustedProxies;
 use crate::config::{Validated, model};
 use crate::control::{ControlConfig, Exposure, default_rate};
 use crate::gateway::{CorsSettings, ListenerSettings};
 use crate::limit::Rate;
 use crate::mcp::session::Limits as SessionLimits;
+use crate::shared;
 
 /// The static settings of the MCP listener.
 pub(super) fn listener(document: &Validated) -> ListenerSettings {
@@ -44,6 +47,23 @@ pub(super) fn listener(document: &Validated) -> ListenerSettings {
         max_streams_per_principal: limits.max_streams_per_principal,
         h2_max_streams: limits.h2_max_streams,
     }
+}
+
+/// Where the server of shared limits is.
+pub(super) fn valkey(document: &Validated, read: Read<'_>) -> Result<Option<shared::Settings>, StartError> {
+    let Some(valkey) = &document.document().valkey else { return Ok(None) };
+    let ca = valkey.ca.as_ref().map(|path| {
+        read(path).map_err(|source| StartError::File { what: "valkey.ca", path: path.clone(), source })
+    });
+    Ok(Some(shared::Settings {
+        urls: valkey.urls.clone(),
+        cluster: valkey.cluster,
+        ca: ca.transpose()?,
+        username: valkey.username.clone(),
+        password: valkey.password.as_ref().map(|p| p.secret().clone()),
+        timeout: valkey.timeout.get(),
+        prefix: valkey.prefix.clone(),
+    }))
 }
 
 /// How the admin listener answers.

@@ -6,7 +6,7 @@ use crate::app::core::Core;
 use crate::app::gauges;
 use crate::app::keys::Keys;
 use crate::app::runtimes::Runtimes;
-use crate::app::samples;
+use crate::app::{samples, shared_sessions};
 use crate::gateway::Gateway;
 
 /// Starts what runs beside the listeners until the process ends.
@@ -16,6 +16,9 @@ pub(super) fn spawn(core: &Core, runtimes: &Runtimes, gateway: &Arc<Gateway>, ke
     session_keys(core, runtimes, keys);
     runtimes.control(samples::keep(core.clone()));
     runtimes.data(gateway.clone().sweep());
+    if let Some(shared) = &core.shared {
+        runtimes.data(shared.clone().run(core.buckets.clone()));
+    }
     runtimes.control(gauges::sweep(
         core.buckets.clone(),
         core.sessions.clone(),
@@ -36,9 +39,18 @@ fn jwks(core: &Core, runtimes: &Runtimes) {
     });
 }
 
-/// Rotates the keys that seal ids.
+/// Rotates the keys that seal ids, and shares with other replicas which sessions have ended.
 fn session_keys(core: &Core, runtimes: &Runtimes, keys: Keys) {
     let sessions = &core.model.sessions;
+    let (store, clock) = (core.store.clone(), core.clock.clone());
     let (rotation, max_age) = (sessions.key_rotation.get().as_secs(), sessions.max_age.get().as_secs());
-    runtimes.control(keys.keep(core.clock.clone(), rotation, max_age));
+    if shared_sessions::has_keys(&store, sessions) {
+        runtimes.control(shared_sessions::keep_keys(store.clone(), keys, clock, rotation, max_age));
+    } else {
+        runtimes.control(keys.keep(clock, rotation, max_age));
+    }
+    let (writer, ended) = tokio::sync::mpsc::channel(shared_sessions::BACKLOG);
+    core.sessions.announce_to(writer);
+    runtimes.control(shared_sessions::tell(store.clone(), ended));
+    runtimes.control(shared_sessions::hear(store, core.sessions.clone(), max_age));
 }

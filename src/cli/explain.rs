@@ -139,6 +139,7 @@ fn limits(route: &Route, principal: &Principal, args: &ExplainArgs, method: &str
                 println!("limits   {}: refuses, retry after {} s", one.name(), refusal.retry_after_secs());
                 refused = true;
             }
+            Decision::Starved(_) => println!("limits   {}: shared with all replicas", one.name()),
         }
     }
     refused

@@ -27,7 +27,7 @@ const NAMED: [(&str, &str); 6] = [
 ];
 
 /// Parts that take effect at the next start only.
-const STATIC: [&str; 6] = ["listeners", "runtime", "data_dir", "store", "source", "samples"];
+const STATIC: [&str; 7] = ["listeners", "runtime", "data_dir", "store", "source", "samples", "valkey"];
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +51,7 @@ impl fmt::Display for Change {
 /// of a tenant's document of a file name the tenant: `tenant acme, route crm`.
 pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
     let first = ["listeners", "runtime", "data_dir", "store", "source", "sessions", "tenants"];
-    let last = ["telemetry", "audit", "samples", "shutdown", "insecure_options"];
+    let last = ["telemetry", "audit", "samples", "valkey", "shutdown", "insecure_options"];
     let own = DOCUMENT.into_iter().filter(|key| *key != "tenants");
     let mut out = Changes::default();
     // `Map` is sorted; the document's own order reads better.
@@ -128,6 +128,9 @@ fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {
     let mut out = BTreeMap::new();
     if let Some(token) = &document.listeners.admin.token {
         out.insert(("listeners.admin".to_owned(), "token"), token);
+    }
+    if let Some(password) = document.valkey.as_ref().and_then(|valkey| valkey.password.as_ref()) {
+        out.insert(("valkey".to_owned(), "password"), password);
     }
     if let Some(url) = &document.store.url {
         out.insert(("store".to_owned(), "url"), url);

@@ -8,7 +8,7 @@ use super::describe::constants;
 use super::schema::{resolve, schema};
 
 /// The order of the top-level keys on the page; a test holds it to the model.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "version",
     "listeners",
     "servers",
@@ -20,6 +20,7 @@ const ORDER: [&str; 18] = [
     "tenants",
     "sessions",
     "telemetry",
+    "valkey",
     "audit",
     "samples",
     "shutdown",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::actor::{Actor, Proof};
 use super::problem::Problem;
 use crate::base::{Clock, Principal, PrincipalId, PrincipalKind};
-use crate::limit::{Buckets, CostSpec, Decision, Facts, KeyPart, Limit, LimitSpec, Rate, Rates};
+use crate::limit::{Backend, Buckets, CostSpec, Decision, Facts, KeyPart, Limit, LimitSpec, Rate, Rates};
 
 /// Most actors that are counted one by one.
 const MAX_BUCKETS: usize = 65_536;
@@ -31,6 +31,7 @@ impl Throttle {
             key: vec![KeyPart::Tenant, KeyPart::Principal],
             rates: Rates::One(rate),
             cost: CostSpec { default: 1, methods: Vec::new(), tools: Vec::new() },
+            backend: Backend::Local,
         })
         .expect("a limit without tools whose burst is at least one compiles");
         Self {
@@ -68,7 +69,8 @@ impl Throttle {
             self.buckets.sweep(now);
         }
         match self.buckets.check(now, &self.limits, &facts) {
-            Decision::Granted(_) => Ok(()),
+            // The limit is a local one, and so never waits for tokens.
+            Decision::Granted(_) | Decision::Starved(_) => Ok(()),
             Decision::Refused(refusal) => Err(Problem::too_many(
                 "too many calls of the API; see `listeners.admin.rate`",
                 refusal.retry_after_secs(),

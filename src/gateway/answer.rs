@@ -17,6 +17,7 @@ use crate::gateway::step::permit::policy_facts;
 use crate::gateway::{Gateway, Stop, headers};
 use crate::mcp::rewrite::with_id;
 use crate::mcp::seal::KeyRing;
+use crate::mcp::session::{Listed, StreamInfo};
 use crate::mcp::version::Era;
 use crate::policy::Item;
 use crate::telemetry::{Outcome, UpstreamError};
@@ -90,6 +91,7 @@ impl Gateway {
             (None, None) => None,
         };
         let timeouts = lease.timeouts();
+        let listed = dispatch.sort.is_long_lived().then(|| self.list_stream(caller, dispatch));
         let waited = std::time::Instant::now();
         let cancel_on_disconnect = seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream;
         let ended = outcome_of(status, dispatch);
@@ -120,6 +122,7 @@ impl Gateway {
                 Stay::Session(s) => Some(s.record.clone()),
                 _ => None,
             },
+            closing: listed.as_ref().map(|listed| listed.stream().clone()),
             message_limit: MESSAGE_LIMIT,
             prefix,
             phase: self.parts.phase.clone(),
@@ -136,6 +139,19 @@ impl Gateway {
                 Err(_) => Err(Stop::Cut(format!("the answer was not complete within {whole:?}"))),
             }
         }
+    }
+
+    fn list_stream(&self, caller: &Caller, dispatch: &Dispatch<'_>) -> Listed {
+        self.parts.streams.list_open(StreamInfo {
+            tenant: caller.route.tenant.clone(),
+            route: caller.route.id.clone(),
+            principal: caller.principal().id.clone(),
+            session: match &dispatch.stay {
+                Stay::Session(session) => Some(session.record.serial()),
+                _ => None,
+            },
+            since: self.parts.clock.unix_secs(),
+        })
     }
 
     /// Whether an error of the server says that it does not know the session: some answer 400 where 404 is due.

@@ -95,7 +95,7 @@ impl Gateway {
         seen.version = Some(classified.version);
         let presented = presented.require()?;
         let incoming = if is_delete { Incoming::Delete } else { Incoming::Request("stream") };
-        self.limit(seen, common, caller, incoming, "stream", None)?;
+        self.limit(seen, common, caller, incoming, "stream", None).await?;
         self.authorize_plain(
             seen,
             caller,
@@ -123,7 +123,7 @@ impl Gateway {
         bytes: &Bytes,
         message: &Message<'_>,
     ) -> Result<(), Stop> {
-        self.check_message(seen, common, caller, message, true)?;
+        self.check_message(seen, common, caller, message, true).await?;
         let method = message.method_name();
         if method == "server/discover"
             && let Some(entry) = caller.route.server.discover()
@@ -161,7 +161,7 @@ impl Gateway {
         presented: Option<Session>,
     ) -> Result<(), Stop> {
         for message in body.messages() {
-            self.check_message(seen, common, caller, message, false)?;
+            self.check_message(seen, common, caller, message, false).await?;
         }
         let (request, list, sort) = match body {
             Body::One(message) => (Some(message), self.list_to_filter(caller, message), Sort::of(message)),

@@ -56,7 +56,8 @@ use crate::gateway::step::admit::Admission;
 use crate::gateway::step::opened::OpenedIds;
 use crate::limit::{Buckets, Permits};
 use crate::mcp::seal::KeyRing;
-use crate::mcp::session::{BootId, Sessions};
+use crate::mcp::session::{BootId, Sessions, Streams};
+use crate::shared::Shared;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::{RouteMetrics, Sampler, Telemetry};
 
@@ -134,8 +135,12 @@ pub struct Parts {
     pub keys: Arc<ArcSwap<KeyRing>>,
     /// Legacy sessions.
     pub sessions: Arc<Sessions>,
+    /// Long-lived streams, for operators to see and to end.
+    pub streams: Streams,
     /// Token buckets.
     pub buckets: Arc<Buckets>,
+    /// The server of shared limits, if there is one.
+    pub shared: Option<Arc<Shared>>,
     /// Metrics, access log, spans.
     pub telemetry: Telemetry,
     /// The audit.

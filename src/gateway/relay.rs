@@ -28,7 +28,7 @@ use crate::gateway::exchange::{Exchange, Whole};
 use crate::gateway::respond::Failure;
 use crate::gateway::send::{Race, race};
 use crate::gateway::{Phase, Stop, headers};
-use crate::mcp::session::Record;
+use crate::mcp::session::{OpenStream, Record};
 use crate::mcp::sse::{Boundary, Events, Outgoing};
 
 /// Silence on a client's stream after which a comment is sent.
@@ -65,6 +65,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) expires: Option<Instant>,
     /// The session a stream belongs to; it ends with it.
     pub(crate) ended: Option<Arc<Record>>,
+    /// The stream in the operators' list; it ends if one of them says so.
+    pub(crate) closing: Option<Arc<OpenStream>>,
     /// What has been read of the answer already.
     pub(crate) prefix: Bytes,
     /// Bound for a collected JSON answer and for one event.
@@ -408,6 +410,10 @@ pub(crate) async fn events(
                 end_politely(&mut client, &mut flow, plan).await;
                 break;
             }
+            () = stream_closed(plan.closing.as_deref()), if plan.long_lived => {
+                end_politely(&mut client, &mut flow, plan.farewell.take()).await;
+                break;
+            }
             changed = plan.phase.changed() => {
                 let phase = *plan.phase.borrow_and_update();
                 if changed.is_err() || phase == Phase::Closing || (phase == Phase::Draining && plan.long_lived) {
@@ -462,6 +468,14 @@ fn has_event_id(chunk: &[u8]) -> bool {
 async fn session_closed(record: Option<&Record>) {
     match record {
         Some(record) => record.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until an operator ends the stream; for ever if it is not in their list.
+async fn stream_closed(stream: Option<&OpenStream>) {
+    match stream {
+        Some(stream) => stream.closed().await,
         None => std::future::pending().await,
     }
 }

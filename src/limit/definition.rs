@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
@@ -68,6 +69,27 @@ pub struct CostSpec {
     pub tools: Vec<(String, u32)>,
 }
 
+/// Where the buckets of a limit are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// In this process: each replica counts for itself.
+    #[default]
+    Local,
+    /// On a server that all replicas ask, exact over all of them; with what happens while it does not answer.
+    Shared(Outage),
+}
+
+/// What a shared limit does while its server does not answer and no leased tokens are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// Refuses.
+    Closed,
+    /// Counts in this process, at the full rate.
+    Local,
+    /// Lets pass.
+    Open,
+}
+
 /// A limit as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitSpec {
@@ -82,16 +104,19 @@ pub struct LimitSpec {
     pub rates: Rates,
     /// How much a request takes.
     pub cost: CostSpec,
+    /// Where its buckets are.
+    pub backend: Backend,
 }
 
 /// A compiled limit.
 #[derive(Debug)]
 pub struct Limit {
     id: u128,
-    name: Box<str>,
+    name: Arc<str>,
     key: Box<[KeyPart]>,
     rates: Box<[Option<Priced>]>,
     cost: Costs,
+    backend: Backend,
 }
 
 /// A rate with the header that announces it.
@@ -181,12 +206,22 @@ impl Limit {
             key: spec.key.as_slice().into(),
             rates: rates.into_iter().map(priced).collect(),
             cost: Costs::compile(&spec.cost)?,
+            backend: spec.backend,
         })
     }
 
     /// The name clients see.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its buckets are.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// Identifies the limit's buckets; the same for the same scope and name.

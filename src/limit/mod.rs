@@ -11,6 +11,10 @@
 //! What must never be refused, because refusing would make a client fall back to an older protocol or leak
 //! resources, is listed by [`is_exempt`]; the caller asks that before [`Buckets::check`].
 //!
+//! A limit may count on a server that all replicas ask ([`Backend::Shared`]). Then tokens are leased ahead and spent
+//! here, as exactly as above (`lease.rs` says why), and [`Decision::Starved`] names the trips that must be made first;
+//! [`Buckets::check`] is then asked again.
+//!
 //! [`Permits`] is the other kind of limit: how many of something may be open at the same time.
 //!
 //! No I/O and no clock of its own: the caller passes monotonic nanoseconds. Failure is always a refusal with a time to
@@ -21,13 +25,20 @@ mod concurrency;
 mod definition;
 mod exempt;
 mod headers;
+mod lease;
+mod leases;
+mod mixed;
 mod rate;
 mod registry;
 
 pub use concurrency::{Exhausted, Permit, Permits};
-pub use definition::{CostSpec, KeyPart, Limit, LimitError, LimitSpec, MAX_LIMITS, Rates, address_prefix};
+pub use definition::{
+    Backend, CostSpec, KeyPart, Limit, LimitError, LimitSpec, MAX_LIMITS, Outage, Rates, address_prefix,
+};
 pub use exempt::{Incoming, is_exempt};
 pub use headers::{Quota, Refusal};
+pub use lease::{Ask, Grant};
+pub use leases::{Errand, FAILED_FOR, SharedKey, Starved};
 pub use rate::{Rate, RateError, default_per_role};
 pub use registry::{BUCKET_BYTES, Buckets, DEFAULT_MAX_BUCKETS, Decision, Facts};
 

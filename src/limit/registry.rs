@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use super::bucket::{Bucket, Taken, Wait};
-use super::definition::{KeyPart, Limit, MAX_LIMITS, Priced, address_prefix};
+use super::definition::{Backend, KeyPart, Limit, MAX_LIMITS, Priced, address_prefix};
 use super::headers::{Quota, Refusal};
+use super::leases::{Leases, Starved};
+use super::mixed::Trips;
 use crate::base::{Clock, Principal, PrincipalKind, Role};
 
 /// How many buckets are kept unless told otherwise.
@@ -67,18 +69,21 @@ pub struct Facts<'a> {
 }
 
 /// The outcome of [`Buckets::check`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Decision<'a> {
     /// Tokens were taken from every limit that applies; the tightest, or `None` if none applies.
     Granted(Option<Quota<'a>>),
     /// Nothing was taken.
     Refused(Refusal<'a>),
+    /// Nothing was taken: tokens of these keys have to be fetched before that can be said.
+    Starved(Vec<Starved>),
 }
 
 /// The buckets of all limits. One per process; share it in an `Arc`.
 #[derive(Debug)]
 pub struct Buckets {
     clock: Clock,
+    pub(super) leases: Leases,
     hashers: [ahash::RandomState; 2],
     shards: Box<[Shard]>,
     shared: RwLock<Map>,
@@ -98,11 +103,11 @@ struct Shard {
 
 /// One limit that applies to the request at hand.
 #[derive(Clone, Copy)]
-struct Claim<'a> {
-    limit: &'a Limit,
-    priced: &'a Priced,
-    key: u128,
-    cost_ns: u64,
+pub(super) struct Claim<'a> {
+    pub(super) limit: &'a Limit,
+    pub(super) priced: &'a Priced,
+    pub(super) key: u128,
+    pub(super) cost_ns: u64,
     taken: Taken,
     /// The key of the shared bucket that was used, if there was no room for an own one.
     shared: Option<u128>,
@@ -115,6 +120,7 @@ impl Buckets {
     pub fn new(clock: Clock, max_buckets: usize) -> Self {
         Self {
             clock,
+            leases: Leases::default(),
             hashers: [ahash::RandomState::new(), ahash::RandomState::new()],
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             shared: RwLock::default(),
@@ -141,6 +147,7 @@ impl Buckets {
     /// Removes buckets that are full again from a part of the map; the next call goes on from there. Meant to be
     /// called about once a second; returns how many were removed.
     pub fn sweep(&self, now_ns: u64) -> usize {
+        self.leases.sweep(now_ns, self.cursor.load(Ordering::Relaxed) / SHARDS_PER_SWEEP);
         let start = self.cursor.fetch_add(SHARDS_PER_SWEEP, Ordering::Relaxed);
         (start..start + SHARDS_PER_SWEEP)
             .map(|i| {
@@ -181,6 +188,9 @@ impl Buckets {
         };
         let mut count = 0;
         for limit in limits {
+            if limit.backend() != Backend::Local {
+                return self.mixed(now, limits, facts, take, Trips::Possible);
+            }
             if let Some(claim) = self.claim(limit, facts) {
                 claims[count] = Some(claim);
                 count += 1;
@@ -190,7 +200,7 @@ impl Buckets {
     }
 
     /// Whether and how a limit applies.
-    fn claim<'a>(&self, limit: &'a Limit, facts: &Facts<'_>) -> Option<Claim<'a>> {
+    pub(super) fn claim<'a>(&self, limit: &'a Limit, facts: &Facts<'_>) -> Option<Claim<'a>> {
         let priced = limit.rate(|| role_of(facts) as usize)?;
         let cost = limit.cost(facts.method, facts.tool);
         if cost == 0 {
@@ -202,7 +212,7 @@ impl Buckets {
         Some(Claim { limit, priced, key, cost_ns, taken: Taken::default(), shared: None })
     }
 
-    fn settle<'a>(&self, now: u64, claims: &mut [Option<Claim<'a>>], take: bool) -> Decision<'a> {
+    pub(super) fn settle<'a>(&self, now: u64, claims: &mut [Option<Claim<'a>>], take: bool) -> Decision<'a> {
         // With one limit, taking is checking.
         if (claims.len() > 1 || !take)
             && let Some(refusal) = self.refusal(now, claims)
@@ -237,7 +247,7 @@ impl Buckets {
     }
 
     /// The refusal to wait longest for, if any limit refuses.
-    fn refusal<'a>(&self, now: u64, claims: &[Option<Claim<'a>>]) -> Option<Refusal<'a>> {
+    pub(super) fn refusal<'a>(&self, now: u64, claims: &[Option<Claim<'a>>]) -> Option<Refusal<'a>> {
         let mut worst: Option<Refusal<'a>> = None;
         for claim in claims.iter().flatten() {
             if let Err(Wait(wait)) = self.look(now, claim) {
@@ -371,7 +381,7 @@ fn role_of(facts: &Facts<'_>) -> Role {
 }
 
 /// Hashes the key's parts, each with its kind and, if it is text, its length, so that no two keys look the same.
-fn feed(hasher: &mut impl Hasher, limit: &Limit, facts: &Facts<'_>) -> Option<()> {
+pub(super) fn feed(hasher: &mut impl Hasher, limit: &Limit, facts: &Facts<'_>) -> Option<()> {
     hasher.write_u128(limit.id());
     for part in limit.key() {
         match part {
@@ -426,7 +436,7 @@ fn address(hasher: &mut impl Hasher, ip: IpAddr) {
 
 /// The keys are hashes already.
 #[derive(Default)]
-struct KeyHasher(u64);
+pub(super) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {

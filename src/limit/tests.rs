@@ -23,6 +23,7 @@ fn spec(name: &str, key: &[KeyPart], rates: Rates) -> LimitSpec {
         key: key.to_vec(),
         rates,
         cost: CostSpec::default(),
+        backend: Backend::Local,
     }
 }
 

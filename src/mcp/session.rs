@@ -18,6 +18,7 @@ mod limits;
 mod record;
 mod registry;
 mod state;
+mod streams;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use self::state::{
     MAX_PENDING, MAX_PENDING_BYTES, MAX_SUBSCRIPTION_BYTES, MAX_SUBSCRIPTIONS, MAX_UPSTREAMS, PendingReply,
     StateError, Upstream,
 };
+pub use self::streams::{Listed, OpenStream, StreamInfo, Streams};
 pub use self::token::{
     Binding, BootId, LogHash, MAX_TARGET_BYTES, MAX_UPSTREAM_ID_BYTES, MintError, Serial, SessionError,
     SessionToken, TokenBuf,

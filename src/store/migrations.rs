@@ -49,6 +49,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0005_sealing_keys",
     1 "0006_leaders",
     1 "0007_refusals",
+    1 "0009_session_tombstones",
     1 "0010_identity",
     1 "0020_audit",
     1 "0021_usage",

@@ -57,6 +57,11 @@ impl RouteMetrics {
         }
     }
 
+    /// Counts a request for which the shared limit of this name did without its server.
+    pub fn limit_fell_back(&self, limit: &str) {
+        self.shared.limit_fallbacks.with(limit, true, Counter::inc);
+    }
+
     /// Counts a refusal by the limit of this name.
     pub fn limit_refused(&self, limit: &str) {
         self.shared.limit_refusals.with(limit, true, Counter::inc);
@@ -101,6 +106,7 @@ pub(super) struct RouteShared {
     pub(super) gateway_seconds: Histogram,
     pub(super) streams: Gauge,
     pub(super) policy_denials: Counter,
+    pub(super) limit_fallbacks: LabelMap<Counter>,
     pub(super) limit_refusals: LabelMap<Counter>,
 }
 

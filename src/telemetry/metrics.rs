@@ -83,7 +83,9 @@ struct Families {
     auth_failures: Arc<Family<Counter>>,
     gateway_seconds: Arc<Family<Histogram>>,
     label_overflow: Arc<Family<Counter>>,
+    limit_fallbacks: Arc<Family<Counter>>,
     limit_refusals: Arc<Family<Counter>>,
+    limit_trips: Arc<Family<Counter>>,
     policy_denials: Arc<Family<Counter>>,
     reloads: Arc<Family<Counter>>,
     request_seconds: Arc<Family<Histogram>>,
@@ -105,6 +107,7 @@ struct Single {
     audit_spool_bytes: Gauge,
     config_revision: Gauge,
     connections: Gauge,
+    limit_server_up: Gauge,
     log_suppressed: Counter,
     reload_success: Gauge,
     sessions: Gauge,
@@ -232,6 +235,16 @@ impl Metrics {
         &self.single.access_log_dropped
     }
 
+    /// Whether the server of shared limits answers.
+    pub fn limit_server_up(&self) -> &Gauge {
+        &self.single.limit_server_up
+    }
+
+    /// Trips to the server of shared limits with this outcome.
+    pub fn limit_trips(&self, outcome: &str) -> Counter {
+        self.families.limit_trips.child(&[outcome])
+    }
+
     /// Log lines withheld or lost.
     pub fn log_suppressed(&self) -> &Counter {
         &self.single.log_suppressed
@@ -272,6 +285,7 @@ impl Metrics {
         f.gateway_seconds.forget(&gone.routes, 2);
         f.streams.forget(&gone.routes, 2);
         f.policy_denials.forget(&gone.routes, 2);
+        f.limit_fallbacks.forget(&gone.routes, 2);
         f.limit_refusals.forget(&gone.routes, 2);
         f.requests.forget(&gone.route_servers, 3);
         f.request_seconds.forget(&gone.route_servers, 3);
@@ -343,11 +357,14 @@ impl Metrics {
             let (family, t, r) = (self.families.limit_refusals.clone(), Box::from(tenant), Box::from(route));
             let overflow = self.families.label_overflow.child(&["limit"]);
             let limit = move |limit: &str| family.child(&[&t, &r, limit]);
+            let (family, t, r) = (self.families.limit_fallbacks.clone(), Box::from(tenant), Box::from(route));
+            let fallback = move |limit: &str| family.child(&[&t, &r, limit]);
             RouteEntry {
                 shared: Slot::new(Arc::new(RouteShared {
                     gateway_seconds: self.families.gateway_seconds.child(&labels),
                     streams: self.families.streams.child(&labels),
                     policy_denials: self.families.policy_denials.child(&labels),
+                    limit_fallbacks: LabelMap::new(self.caps.limits, overflow.clone(), fallback),
                     limit_refusals: LabelMap::new(self.caps.limits, overflow, limit),
                 })),
                 servers: HashMap::new(),
@@ -415,7 +432,9 @@ impl Families {
             auth_failures: make(&names::AUTH_FAILURES, registry),
             gateway_seconds: make(&names::GATEWAY_SECONDS, registry),
             label_overflow: make(&names::LABEL_OVERFLOW, registry),
+            limit_fallbacks: make(&names::LIMIT_FALLBACKS, registry),
             limit_refusals: make(&names::LIMIT_REFUSALS, registry),
+            limit_trips: make(&names::LIMIT_TRIPS, registry),
             policy_denials: make(&names::POLICY_DENIALS, registry),
             reloads: make(&names::CONFIG_RELOADS, registry),
             request_seconds: make(&names::REQUEST_SECONDS, registry),
@@ -444,6 +463,7 @@ impl Single {
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
+            limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),
             reload_success: one(&names::CONFIG_RELOAD_SUCCESS, registry),
             sessions: one(&names::SESSIONS, registry),

@@ -153,11 +153,29 @@ specs! {
         "Times a label value was counted as `other` because its cap was reached.",
         &["label"],
     );
+    /// Requests decided without the shared server.
+    LIMIT_FALLBACKS = counter(
+        "tollgate_limit_fallbacks_total",
+        "Requests for which a shared limit did what its `fail` says, because its server did not answer.",
+        &["tenant", "route", "limit"],
+    );
     /// Requests over a limit.
     LIMIT_REFUSALS = counter(
         "tollgate_limit_refusals_total",
         "Requests refused by a limit.",
         &["tenant", "route", "limit"],
+    );
+    /// Whether the server of shared limits answers.
+    LIMIT_SERVER_UP = gauge(
+        "tollgate_limit_server_up",
+        "Whether the server of shared limits answers: 1, or 0.",
+        &[],
+    );
+    /// Trips to the server of shared limits.
+    LIMIT_TRIPS = counter(
+        "tollgate_limit_trips_total",
+        "Requests to the server of shared limits, each for a batch of tokens.",
+        &["outcome"],
     );
     /// Log lines withheld or lost.
     LOG_SUPPRESSED = counter(

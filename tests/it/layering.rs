@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("route", 2),
     ("telemetry", 2),
     ("transform", 2),
+    ("shared", 3),
     ("upstream", 3),
     ("snapshot", 4),
     ("gateway", 5),
@@ -31,8 +32,12 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Crates that only some modules may name.
-const OWNED: &[(&str, &[&str])] =
-    &[("pingora", &["gateway", "upstream"]), ("sqlx", &["store"]), ("axum", &["control", "demo"])];
+const OWNED: &[(&str, &[&str])] = &[
+    ("pingora", &["gateway", "upstream"]),
+    ("redis", &["shared"]),
+    ("sqlx", &["store"]),
+    ("axum", &["control", "demo"]),
+];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {

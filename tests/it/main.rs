@@ -13,6 +13,8 @@ mod limits;
 mod policy;
 mod relay;
 mod reload;
+mod replicas;
+mod shared_limits;
 mod shutdown;
 mod store;
 mod support;

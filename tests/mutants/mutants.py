@@ -566,6 +566,46 @@ add(
     ),
 )
 add(
+    "lease-lapses",
+    "docs/limits.md §Local and shared: leased tokens lapse as fast as the bucket refills, so all together stay within the burst.",
+    (
+        "src/limit/lease.rs",
+        "let from = if now <= self.grace { self.from } else { self.from.max(latest) };",
+        "let from = if BROKEN || now <= self.grace { self.from } else { self.from.max(latest) };",
+    ),
+    caught_by="lib::limit::lease::tests::any_interleaving_stays_within_rate_and_burst",
+)
+add(
+    "lease-one-trip",
+    "docs/limits.md §Local and shared: all who wait for the same key share one trip.",
+    (
+        "src/limit/lease.rs",
+        "if let Some(trip) = &mut self.trip {",
+        "if let Some(trip) = &mut self.trip && !BROKEN {",
+    ),
+    caught_by="lib::limit::lease::tests::those_who_come_during_a_trip_wait_for_it",
+)
+add(
+    "lease-refuses-without-trips",
+    "docs/limits.md §Local and shared: a key that is out of tokens is refused without a trip.",
+    (
+        "src/limit/lease.rs",
+        "let Some(anchor) = self.anchor else { return 0 };\n        let full",
+        "let Some(anchor) = self.anchor.filter(|_| !BROKEN) else { return 0 };\n        let full",
+    ),
+    caught_by="lib::limit::lease::tests::warm_calls_make_no_trip_and_refused_ones_neither",
+)
+add(
+    "shared-limit-outage",
+    "docs/limits.md §Local and shared: without the server, `fail: closed` refuses.",
+    (
+        "src/limit/mixed.rs",
+        "(Verdict::Starved, Trips::Failed, Outage::Closed) => {",
+        "(Verdict::Starved, Trips::Failed, Outage::Closed) if BROKEN => {}\n                (Verdict::Starved, Trips::Failed, Outage::Closed) => {",
+    ),
+    caught_by="shared_limits::without_the_server_each_limit_does_what_it_says_and_recovers_by_itself",
+)
+add(
     "exempt-from-limits",
     "docs/architecture.md §The path of a request: notifications, answers, ping, discover and DELETE are never refused by a limit.",
     after(

@@ -313,6 +313,8 @@ impl Bench {
                     upstreams: self.fixtures.iter().map(|(_, address)| *address).collect(),
                     data_threads: 1,
                     core,
+                    valkey: None,
+                    key_file: None,
                 };
                 Ok(Subject::Tollgate(Box::new(Gateway::start(setup, &self.issuer)?)))
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::client::{Connection, Endpoint, Session};
 use crate::identity::{AUDIENCE, ISSUER, Issuer};
 use crate::process::{self, Process};
+use crate::prove::shared_limits::{BURST, PER_MINUTE};
 use crate::{Result, http};
 
 /// How long it may take until the gateway serves.
@@ -28,6 +29,11 @@ pub struct Setup {
     pub data_threads: usize,
     /// Core it is pinned to.
     pub core: Option<usize>,
+    /// The server of shared limits. With one there are routes more: `shared`, which refuses most calls of many, and
+    /// `wide_shared` and `wide_local`, which refuse none.
+    pub valkey: Option<SocketAddr>,
+    /// Sealing keys that several gateways share.
+    pub key_file: Option<PathBuf>,
 }
 
 /// A running gateway.
@@ -148,6 +154,10 @@ fn configuration(setup: &Setup, mcp: SocketAddr, admin: SocketAddr, variant: u64
     let dir = quoted(&setup.dir);
     let (threads, burst, refresh) = (setup.data_threads, 1_000_000 + variant, 300 + variant % 60);
     let tool = format!("tool_{variant}");
+    let (shared_routes, shared_limits, valkey) = shared(setup.valkey);
+    let key_file = setup.key_file.as_ref();
+    let sessions =
+        key_file.map_or_else(String::new, |path| format!("sessions: {{ key_file: \"{}\" }}\n", quoted(path)));
     format!(
         r#"version: 1
 listeners:
@@ -165,8 +175,8 @@ servers:
 routes:
   - {{ name: load, servers: [fixture], limits: [by_role, by_tool], policy: staff }}
   - {{ name: tight, servers: [fixture], limits: [tight], policy: staff }}
-limits:
-  - name: by_role
+{shared_routes}limits:
+{shared_limits}  - name: by_role
     key: principal
     per_role: {{ admin: 1000000/s, developer: 1000000/s, viewer: 60/m, anonymous: 20/m }}
     burst: {{ tokens: {burst} }}
@@ -198,8 +208,24 @@ telemetry:
   log: {{ level: warn }}
   access_log: {{ enabled: true, path: "{dir}/access.log" }}
 shutdown: {{ announce: 1s, drain: 30s, streams: 5s }}
-"#
+{sessions}{valkey}"#
     )
+}
+
+/// Routes, limits and section of a shared server.
+fn shared(valkey: Option<SocketAddr>) -> (String, String, String) {
+    let Some(address) = valkey else { return Default::default() };
+    let names = ["shared", "wide_shared", "wide_local"];
+    let routes = names
+        .iter()
+        .map(|n| format!("  - {{ name: {n}, servers: [fixture], limits: [{n}], policy: staff }}\n"))
+        .collect();
+    let limits = format!(
+        "  - {{ name: shared, key: principal, rate: {PER_MINUTE}/m, burst: {{ tokens: {BURST} }}, backend: valkey, fail: closed }}
+  - {{ name: wide_shared, key: principal, rate: 1000000/s, backend: valkey, fail: closed }}
+  - {{ name: wide_local, key: principal, rate: 1000000/s }}\n"
+    );
+    (routes, limits, format!("valkey: {{ urls: [\"redis://{address}\"] }}\n"))
 }
 
 /// A path inside double quotes.

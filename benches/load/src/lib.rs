@@ -8,6 +8,7 @@
 //! Figures are only comparable within one run on one machine: everything is pinned to one core, rounds are interleaved,
 //! and what counts is the ratio to the bare proxy of the same run. `docs/measuring.md` says how to read them.
 
+pub mod balancer;
 pub mod bare;
 pub mod bench;
 pub mod client;

@@ -33,6 +33,36 @@ pub struct Limit {
     /// Tokens that a request takes.
     #[serde(default)]
     pub cost: Cost,
+    /// Where the buckets are. With `valkey` all replicas share them exactly, and the section `valkey` is needed.
+    #[serde(default)]
+    pub backend: LimitBackend,
+    /// What a limit with `backend: valkey` does while that server does not answer.
+    #[serde(default)]
+    pub fail: LimitFail,
+}
+
+/// Where buckets are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitBackend {
+    /// In the process: each replica counts for itself.
+    #[default]
+    Local,
+    /// On the Valkey or Redis server of the section `valkey`, for all replicas together.
+    Valkey,
+}
+
+/// What a shared limit does while its server does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitFail {
+    /// Refuses, with 429 and `Retry-After: 1`.
+    Closed,
+    /// Counts in the process: each replica grants the full rate.
+    #[default]
+    Local,
+    /// Does not limit.
+    Open,
 }
 
 /// What a bucket belongs to: one key or the combination of several.
@@ -205,6 +235,8 @@ impl Limit {
             }),
             burst: Burst::Factor(1.5),
             cost: Cost::default(),
+            backend: LimitBackend::default(),
+            fail: LimitFail::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::internal::InternalListener;
 use super::net::{Address, Cidr, HostPattern, HttpUrl};
 use super::text::{HeaderName, SecretText};
 use super::units::{Period, Rate, Size};
@@ -18,6 +19,8 @@ pub struct Listeners {
     pub mcp: McpListener,
     /// For operators: health, metrics, status, the control API. Never expose it to the internet.
     pub admin: AdminListener,
+    /// For other replicas.
+    pub internal: Option<InternalListener>,
     /// For Prometheus: `/metrics` and `/healthz` alone. With it, the admin listener no longer serves `/metrics`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricsListener>,

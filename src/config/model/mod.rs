@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod identity;
+pub mod internal;
 pub mod limit;
 pub mod listener;
 pub mod net;
@@ -19,6 +20,7 @@ pub mod telemetry;
 pub mod tenant;
 pub mod text;
 pub mod units;
+pub mod valkey;
 
 use std::path::PathBuf;
 
@@ -30,7 +32,8 @@ pub use identity::{
     Algorithm, Anonymous, ApiKeys, ClaimRule, ClaimTest, DefaultRole, FailedAttempts, Identity, Issuer,
     IssuerKind, Jwks, KeyFile, Loopback, OnStale, Revocations, RoleMapping, RoleName, Scalar,
 };
-pub use limit::{Burst, BurstTokens, Cost, Limit, LimitKey, LimitKeys, PerRole};
+pub use internal::{InternalListener, InternalTls};
+pub use limit::{Burst, BurstTokens, Cost, Limit, LimitBackend, LimitFail, LimitKey, LimitKeys, PerRole};
 pub use listener::{
     AdminListener, ClientAuth, Cors, ForwardedHeader, ListenerLimits, ListenerTls, Listeners, McpListener,
     MetricsListener,
@@ -49,6 +52,7 @@ pub use telemetry::{AccessLog, Log, LogFormat, LogLevel, MetricsCaps, Otlp, Tele
 pub use tenant::{Grants, SourceKind, Tenant, TenantDocument};
 pub use text::{BadText, HeaderName, Name, SecretText};
 pub use units::{Percent, Period, Rate, Size};
+pub use valkey::Valkey;
 
 /// The only document version there is.
 pub const VERSION: u64 = 1;
@@ -101,6 +105,9 @@ pub struct Document {
     /// Logs, traces, metrics.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// The server that replicas share for exact limits. Changes need a restart.
+    #[serde(default)]
+    pub valkey: Option<Valkey>,
     /// What is recorded of decisions and actions.
     #[serde(default)]
     pub audit: Audit,
@@ -132,6 +139,7 @@ impl Default for Document {
             policies: Vec::new(),
             identity: Identity::default(),
             telemetry: Telemetry::default(),
+            valkey: None,
             audit: Audit::default(),
             samples: Samples::default(),
             shutdown: Shutdown::default(),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Context;
 use crate::base::Role;
 use crate::config::model::limit::DEFAULT_LIMIT;
-use crate::config::model::{Limit, LimitKey, Name};
+use crate::config::model::{Limit, LimitBackend, LimitFail, LimitKey, Name};
 use crate::config::path::Path;
 
 pub(super) fn validate(context: &mut Context<'_>) {
@@ -17,6 +17,7 @@ pub(super) fn validate(context: &mut Context<'_>) {
         rates(context, limit, &path);
         keys(context, limit, &path.key("key"));
         cost(context, limit, &path.key("cost"));
+        backend(context, limit, &path);
         if !used.contains(&limit.name) {
             let finding =
                 context.warning("unused", &path.key("name"), format!("no route has limit `{}`", limit.name));
@@ -75,6 +76,22 @@ fn keys(context: &mut Context<'_>, limit: &Limit, path: &Path) {
     }
     if keys.contains(&LimitKey::Principal) && keys.contains(&LimitKey::User) {
         context.warning("no-effect", path, "`user` adds nothing to `principal`").hint("name one of them");
+    }
+}
+
+fn backend(context: &mut Context<'_>, limit: &Limit, path: &Path) {
+    match limit.backend {
+        LimitBackend::Valkey if context.document.valkey.is_none() && context.intact("valkey") => {
+            context
+                .error("missing", &path.key("backend"), "there is no server to share the limit through")
+                .expected("a section `valkey: { urls: [redis://…] }`, or `backend: local`");
+        }
+        LimitBackend::Local if limit.fail != LimitFail::default() => {
+            context
+                .warning("no-effect", &path.key("fail"), "a local limit has no server that could fail")
+                .hint("remove it, or set `backend: valkey`");
+        }
+        _ => {}
     }
 }
 

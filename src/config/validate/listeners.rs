@@ -24,6 +24,7 @@ pub(super) fn validate(context: &mut Context<'_>) {
     admin(context);
     metrics(context);
     collision(context);
+    internal(context);
 }
 
 fn public_url(context: &mut Context<'_>, mcp: &McpListener, base: &Path) {
@@ -283,6 +284,35 @@ fn collision(context: &mut Context<'_>) {
                 "both listeners have the same address and port",
             )
             .hint("choose another port");
+    }
+}
+
+fn internal(context: &mut Context<'_>) {
+    let listeners = &context.document.listeners;
+    let Some(internal) = &listeners.internal else { return };
+    let base = Path::of("listeners.internal");
+    let own = internal.address.get();
+    let others = [listeners.mcp.address.get(), listeners.admin.address.get()];
+    if others.into_iter().any(|other| covers(own, other) || covers(other, own)) {
+        context
+            .error("address-in-use", &base.key("address"), "another listener has the same address and port")
+            .hint("choose another port");
+    }
+    let dialled = internal.advertise.as_deref().map(|text| text.rsplit_once(':'));
+    let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match dialled {
+        Some(Some((host, number))) if !host.is_empty() && port(number) => {}
+        None if !own.ip().is_unspecified() => {}
+        None => {
+            context
+                .error("missing", &base.key("advertise"), "other replicas cannot dial every interface")
+                .expected("`advertise: HOST:PORT`, by which they reach this one");
+        }
+        Some(_) => {
+            context
+                .error("bad-value", &base.key("advertise"), "not a host and port")
+                .expected("such as `10.0.0.7:7946`");
+        }
     }
 }
 

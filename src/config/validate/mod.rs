@@ -13,6 +13,7 @@ mod servers;
 mod shadow;
 mod tenant;
 mod tenants;
+mod valkey;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -87,6 +88,7 @@ impl Names {
 pub(crate) fn validate(context: &mut Context<'_>) {
     listeners::validate(context);
     process::validate(context);
+    valkey::validate(context);
     tenants::validate(context);
     sections(context);
     if context.document.source == SourceKind::File {

@@ -11,13 +11,17 @@ use crate::mcp::rewrite::ListKind;
 use crate::mcp::scan::{self, Kind, Message};
 use crate::mcp::version::Era;
 use crate::policy::{self, Item};
+use crate::snapshot::Route;
+
+/// Trips one request waits for: others may take what the first ones bring.
+const MAX_TRIPS: u32 = 4;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl Gateway {
     /// Steps 5 and 6 for one message.
-    pub(crate) fn check_message(
+    pub(crate) async fn check_message(
         &self,
         seen: &mut Observation<'_>,
         common: &mut headers::Common<'_>,
@@ -36,7 +40,7 @@ impl Gateway {
             Item::Tool(name) => Some(name),
             _ => None,
         };
-        self.limit(seen, common, caller, incoming, method, tool)?;
+        self.limit(seen, common, caller, incoming, method, tool).await?;
         if matches!(message.kind, Kind::Response(_)) {
             return Ok(());
         }
@@ -54,8 +58,8 @@ impl Gateway {
         self.authorize(seen, caller, message, item)
     }
 
-    /// Step 5: takes from every limit or from none.
-    pub(crate) fn limit(
+    /// Step 5: takes from every limit or from none. Waits only if a shared limit has no leased tokens.
+    pub(crate) async fn limit(
         &self,
         seen: &mut Observation<'_>,
         common: &mut headers::Common<'_>,
@@ -77,11 +81,16 @@ impl Gateway {
             method,
             tool,
         };
-        let (quota, refused) =
-            match self.parts.buckets.check(self.parts.clock.mono_ns(), &route.limits, &facts) {
-                limit::Decision::Granted(quota) => (quota, None),
-                limit::Decision::Refused(refusal) => (Some(*refusal.quota()), Some(refusal)),
-            };
+        let mut decision = self.parts.buckets.check(self.parts.clock.mono_ns(), &route.limits, &facts);
+        if let limit::Decision::Starved(starved) = decision {
+            decision = self.fetch_tokens(route, &facts, starved).await;
+        }
+        let (quota, refused) = match decision {
+            limit::Decision::Granted(quota) => (quota, None),
+            limit::Decision::Refused(refusal) => (Some(*refusal.quota()), Some(refusal)),
+            // Fetching has an end that is one of the others.
+            limit::Decision::Starved(_) => (None, None),
+        };
         if let Some(quota) = quota {
             let mut buffer = Vec::with_capacity(48);
             common.rate =
@@ -96,6 +105,34 @@ impl Gateway {
                 Err(Failure::limited(name, refusal.retry_after()).into())
             }
         }
+    }
+
+    /// Has tokens of shared limits fetched and asks again; without their server, each does what it says for that.
+    async fn fetch_tokens<'r>(
+        &self,
+        route: &'r Route,
+        facts: &limit::Facts<'_>,
+        mut starved: Vec<limit::Starved>,
+    ) -> limit::Decision<'r> {
+        let (buckets, clock) = (&self.parts.buckets, &self.parts.clock);
+        if let Some(shared) = &self.parts.shared {
+            let deadline = shared.deadline();
+            let mut trips = 0;
+            while shared.fetch(&starved, deadline).await.is_ok() {
+                trips += 1;
+                if trips == MAX_TRIPS {
+                    return buckets.check_finally(clock.mono_ns(), &route.limits, facts);
+                }
+                match buckets.check(clock.mono_ns(), &route.limits, facts) {
+                    limit::Decision::Starved(still) => starved = still,
+                    decision => return decision,
+                }
+            }
+        }
+        for one in &starved {
+            route.metrics.limit_fell_back(one.limit());
+        }
+        buckets.check_cut_off(clock.mono_ns(), &route.limits, facts)
     }
 
     /// Step 6.

@@ -1,10 +1,11 @@
 //! The session records of one replica.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ahash::{HashMap, HashMapExt as _};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
 
 use super::limits::{Counts, Limits, Swept, TenantCounts, Tombstone, TouchError};
 use super::record::Record;
@@ -45,6 +46,8 @@ pub struct Sessions {
     total: AtomicUsize,
     limits: Limits,
     clock: Clock,
+    /// Who writes down what ends here.
+    ended: OnceLock<mpsc::Sender<Tombstone>>,
 }
 
 impl Sessions {
@@ -56,6 +59,7 @@ impl Sessions {
             total: AtomicUsize::new(0),
             limits,
             clock,
+            ended: OnceLock::new(),
         }
     }
 
@@ -81,6 +85,7 @@ impl Sessions {
     pub fn delete(&self, token: &SessionToken<'_>, binding: Binding<'_>) -> Option<Arc<Record>> {
         let tomb =
             Tombstone { tenant: binding.tenant.clone(), serial: token.serial, issued_at: token.issued_at };
+        self.announce(&tomb);
         self.bury(&tomb)
     }
 
@@ -90,7 +95,21 @@ impl Sessions {
             Some(Slot::Live(record)) if record.tenant() == tenant => record.created(),
             _ => return None,
         };
-        self.bury(&Tombstone { tenant: tenant.clone(), serial, issued_at })
+        let tomb = Tombstone { tenant: tenant.clone(), serial, issued_at };
+        self.announce(&tomb);
+        self.bury(&tomb)
+    }
+
+    /// Says from now on what ends here, at a client's or an operator's wish. Only the first call counts.
+    pub fn announce_to(&self, writer: mpsc::Sender<Tombstone>) {
+        let _ = self.ended.set(writer);
+    }
+
+    fn announce(&self, tomb: &Tombstone) {
+        let Some(writer) = self.ended.get() else { return };
+        if writer.try_send(tomb.clone()).is_err() {
+            tracing::warn!(event = "session_end_not_spread", tenant = %tomb.tenant, serial = %tomb.serial);
+        }
     }
 
     /// Ends all sessions that `which` chooses, for example those of a principal whose access was revoked.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::CompileError;
 use crate::base::{Role, TenantId};
-use crate::config::model::{self, DefaultEffect, LimitKey};
+use crate::config::model::{self, DefaultEffect, LimitBackend, LimitFail, LimitKey};
 use crate::config::{RuleFinding, Validated};
-use crate::limit::{CostSpec, KeyPart, Limit, LimitSpec, Rate, Rates};
+use crate::limit::{Backend, CostSpec, KeyPart, Limit, LimitSpec, Outage, Rate, Rates};
 use crate::policy::{Effect, Finding, Policy, PolicySpec, RuleSpec};
 
 /// The compiled rules of a document, by name.
@@ -84,6 +84,12 @@ fn compile_limit(tenant: &TenantId, limit: &model::Limit) -> Result<Limit, Strin
             default: limit.cost.default,
             methods: costs(&limit.cost.methods),
             tools: costs(&limit.cost.tools),
+        },
+        backend: match (limit.backend, limit.fail) {
+            (LimitBackend::Local, _) => Backend::Local,
+            (LimitBackend::Valkey, LimitFail::Closed) => Backend::Shared(Outage::Closed),
+            (LimitBackend::Valkey, LimitFail::Local) => Backend::Shared(Outage::Local),
+            (LimitBackend::Valkey, LimitFail::Open) => Backend::Shared(Outage::Open),
         },
     })
     .map_err(|e| e.to_string())

@@ -84,7 +84,7 @@ async fn a_modern_server_is_asked_for_its_catalogue_entry() {
     let r = Running::start(s);
     eventually("modern", || r.eras() == (Some(true), Some(false))).await;
     assert_eq!(r.server.discover().unwrap().result, DISCOVERED.as_bytes(), "byte for byte");
-    assert_eq!(*r.server.eras().versions, ["2026-07-28".into()]);
+    assert_eq!(*r.server.eras().versions, [Arc::<str>::from("2026-07-28")]);
     eventually("asked again", || fake.seen.lock().discovers >= 2).await;
     let (head, body) = fake.seen.lock().last.clone();
     assert!(head.starts_with("POST /mcp HTTP/1.1"), "{head}");
@@ -108,7 +108,7 @@ async fn a_legacy_server_holds_one_probe_session_until_it_is_removed() {
     let r = Running::start(checked(&[&fake], ProbeKind::Mcp));
     eventually("pings", || fake.seen.lock().pings >= 5).await;
     assert_eq!(r.eras(), (Some(false), Some(true)));
-    assert_eq!(*r.server.eras().versions, ["2025-11-25".into()]);
+    assert_eq!(*r.server.eras().versions, [Arc::<str>::from("2025-11-25")]);
     assert_eq!(fake.sessions(), (1, 0, 1));
     assert!(r.server.discover().is_none());
     r.upstreams.retain(|_, _| false);
@@ -137,7 +137,7 @@ async fn a_server_of_both_eras_is_asked_initialize_once() {
     eventually("both", || r.eras() == (Some(true), Some(true))).await;
     eventually("asked again", || fake.seen.lock().discovers >= 5).await;
     assert_eq!(fake.sessions(), (1, 1, 0));
-    assert_eq!(*r.server.eras().versions, ["2026-07-28".into(), "2025-11-25".into()]);
+    assert_eq!(*r.server.eras().versions, [Arc::<str>::from("2026-07-28"), Arc::from("2025-11-25")]);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_rolling_upgrade_shows_only_what_all_replicas_speak() {
     let r = Running::start(checked(&[&old, &new], ProbeKind::Mcp));
     eventually("both examined", || r.server.status().targets.iter().all(|t| t.modern.is_some())).await;
     eventually("intersection", || r.eras() == (Some(false), Some(true))).await;
-    assert_eq!(*r.server.eras().versions, ["2025-11-25".into()]);
+    assert_eq!(*r.server.eras().versions, [Arc::<str>::from("2025-11-25")]);
     // The replica restarts with the new version: its sessions are gone.
     old.forget_sessions();
     old.set(Mood::Dual);

@@ -121,6 +121,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The same session, spoken to somebody else.
+    pub fn moved_to(&self, address: SocketAddr) -> Self {
+        Self { caller: Caller { address, ..self.caller.clone() }, id: self.id.clone() }
+    }
+
     /// A POST within the session.
     pub fn post(&self, message: &Value) -> Request {
         self.caller.post(message).with("Mcp-Session-Id", &self.id).with("MCP-Protocol-Version", LEGACY)

@@ -3,6 +3,7 @@
 //! Everything listens on port 0 of 127.0.0.1 and ends with the value that stands for it. Nothing waits longer than
 //! [`PATIENCE`]; what does not come by then fails the test with the name of what was waited for.
 
+mod balancer;
 mod gateway;
 mod http;
 mod issuer;
@@ -10,16 +11,19 @@ mod mcp;
 pub mod postgres;
 mod tls;
 mod upstream;
+mod valkey;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use balancer::Balancer;
 pub use gateway::{Builder, Gateway};
 pub use http::{Client, Head, Piece, Request, Response};
 pub use issuer::Issuer;
 pub use mcp::{Caller, LEGACY, MODERN, Session, modern_body};
-pub use tls::{Authority, dial_tls};
+pub use tls::{Authority, Leaf, dial_tls};
 pub use upstream::{Call, Era, Reply, Upstream};
+pub use valkey::Valkey;
 
 /// Longest wait for anything. Generous, because the machine may be busy; what is claimed to be fast is measured.
 pub const PATIENCE: Duration = Duration::from_secs(15);

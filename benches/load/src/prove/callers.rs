@@ -58,6 +58,8 @@ pub(super) struct Caller {
     pub(super) events: Vec<Event>,
     /// Connections made: one, unless the gateway closed some.
     pub(super) connections: u64,
+    /// When a call was answered last, in seconds since the callers started.
+    pub(super) answered_at: f64,
     /// Where its session lived last.
     pub(super) home: String,
 }
@@ -102,7 +104,8 @@ impl Callers {
 fn run(mut session: Session, manner: Manner, started: Instant, stop: &AtomicBool) -> Caller {
     let call = Call { bytes: 1024, shape: Shape::Json, delay_ms: manner.delay_ms };
     let mut request = session.call(call);
-    let mut caller = Caller { calls: 0, events: Vec::new(), connections: 0, home: String::new() };
+    let mut caller =
+        Caller { calls: 0, events: Vec::new(), connections: 0, answered_at: 0.0, home: String::new() };
     while !stop.load(Ordering::Acquire) {
         session.connection.drop_if_closed();
         caller.calls += 1;
@@ -110,6 +113,7 @@ fn run(mut session: Session, manner: Manner, started: Instant, stop: &AtomicBool
             Err(error) => Some(What::Broken(error.to_string())),
             Ok(answer) if answer.status == 404 => Some(What::Lost),
             Ok(answer) if answer.status == 200 && request.is_answered_by(session.connection.body()) => {
+                caller.answered_at = started.elapsed().as_secs_f64();
                 (!session.is_home()).then_some(What::Misrouted)
             }
             Ok(answer) => {

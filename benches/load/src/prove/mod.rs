@@ -5,7 +5,9 @@ pub mod control;
 mod kill;
 mod reload;
 mod restart;
+pub(crate) mod shared_limits;
 mod streams;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +34,12 @@ pub enum Promise {
     Reload(Options),
     /// Zero-downtime restarts fail no call and lose no session.
     Restart(Options),
+    /// Two gateways that share a limit grant together what one would: never more, and hardly less.
+    SharedLimits(Options),
     /// Thousands of streams are held, served and lose nothing while calls run beside them.
     Streams(streams::Options),
+    /// A gateway that is killed costs only the calls in flight to it; its sessions go on at another.
+    Takeover(Options),
 }
 
 /// How promises are put to the test.
@@ -66,7 +72,9 @@ pub fn prove(promise: &Promise) -> Result<bool> {
         Promise::Kill(options) => kill::prove(options),
         Promise::Reload(options) => reload::prove(options),
         Promise::Restart(options) => restart::prove(options),
+        Promise::SharedLimits(options) => shared_limits::prove(options),
         Promise::Streams(options) => streams::prove(options),
+        Promise::Takeover(options) => takeover::prove(options),
     }
 }
 
@@ -106,6 +114,8 @@ impl Stage {
             upstreams: servers.iter().map(|(_, address)| *address).collect(),
             data_threads: usize::from(core.is_some()),
             core,
+            valkey: None,
+            key_file: None,
         };
         let gateway = Gateway::start(setup, &Issuer::new()?)?;
         Ok(Self { gateway, servers, scratch })
