@@ -411,7 +411,7 @@ pub(crate) async fn events(
                 break;
             }
             () = stream_closed(plan.closing.as_deref()), if plan.long_lived => {
-                end_politely(&mut client, &mut flow, plan.farewell.take()).await;
+                end_politely(&mut client, &mut flow, plan).await;
                 break;
             }
             changed = plan.phase.changed() => {
