@@ -15,7 +15,8 @@ use crate::app::database::Database;
 use crate::app::handover::{self, Inherited};
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
-use crate::app::{StartError, authn, metrics, settings};
+use crate::app::{StartError, authn, live, metrics, settings};
+use crate::audit::AuditKey;
 use crate::config::Validated;
 use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, ControlConfig, Exposure};
@@ -92,7 +93,7 @@ pub(super) fn admin(
     state: Arc<Admin>,
     core: &Core,
     database: Option<&Database>,
-    ledger: Arc<dyn Ledger>,
+    (ledger, audit_key): (Arc<dyn Ledger>, Option<Arc<AuditKey>>),
 ) -> Result<Option<SocketAddr>, StartError> {
     let address = sockets.admin_address;
     let failed = |source: io::Error| StartError::Listen { listener: "admin", address, source };
@@ -104,6 +105,9 @@ pub(super) fn admin(
         publisher: database.map(|d| d.publisher.clone()),
         authenticator: authn::start(core, runtimes),
         ledger: Some(ledger),
+        events: live::start(core, runtimes, &state, database),
+        audit_key,
+        audit_is_followed: core.audit.is_enabled(),
         ..settings::control(&core.model, Exposure::of(&address))
     };
     let _on_control = runtimes.control.enter();

@@ -156,8 +156,9 @@ impl Process {
         ));
         shown.attach(listener.counts());
         let kept = database.as_ref();
+        let record = (ledger as Arc<_>, audit.as_ref().map(|a| a.key.clone()));
         let metrics =
-            listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, kept, ledger)?;
+            listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, kept, record)?;
         let (held, handed_over) = listeners::door(core.data_dir.clone(), &runtimes, sockets);
         Ok(Self {
             listener,

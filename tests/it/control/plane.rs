@@ -157,6 +157,7 @@ impl Plane {
             store: Some(store.clone()),
             publisher: Some(Publisher::new(store.clone(), Arc::new(Rules))),
             ledger: Some(ledger.clone()),
+            audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)
         };

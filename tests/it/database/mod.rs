@@ -1,6 +1,8 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
+mod audit_api;
 mod documents;
+pub mod events;
 mod identities;
 mod outage;
 
@@ -50,6 +52,11 @@ impl Replica {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
         Self::start_in(self.folder.clone(), &self.url).await
+    }
+
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
     }
 
     pub fn publisher(&self) -> Publisher {
