@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::app::StartError;
 use crate::app::documents::DocumentServer;
-use crate::app::options::Environment;
+use crate::app::options::{Environment, Role};
 use crate::app::runtimes::Runtimes;
 use crate::base::{Clock, Scope, TenantId};
 use crate::config::{self, Validated};
@@ -49,6 +49,8 @@ pub(super) struct Opening<'a> {
     pub(super) boot: BootId,
     /// Where other replicas reach this one.
     pub(super) address: Option<String>,
+    /// Which planes this process runs.
+    pub(super) role: Role,
 }
 
 impl Database {
@@ -86,7 +88,7 @@ impl Database {
         let identity = Identity {
             boot: Uuid::from_u128(opening.boot.0),
             replica: replica_name(&model.data_dir),
-            role: "all",
+            role: opening.role.as_str(),
             address: opening.address.clone(),
             started_at: Time::now(&clock),
         };

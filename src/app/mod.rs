@@ -41,7 +41,7 @@ pub use audit::{
 };
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
-pub use options::{Document, Environment, Options};
+pub use options::{Document, Environment, Options, Role};
 pub use preview::{Checked, check, compile_only, preview};
 pub use process::Process;
 pub use reload::hooks;

@@ -12,6 +12,7 @@ mod own;
 mod people;
 mod replicas;
 mod secrets;
+mod sessions;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use super::ControlConfig;
 use super::actor::Actor;
 use super::authn::Authenticator;
 use super::events::{Hub, Topic};
+use super::fleet::Fleet;
 use super::problem::Problem;
 use super::state::ControlState;
 use super::throttle::Throttle;
@@ -53,6 +55,7 @@ struct Inner {
     audit_key: Option<Arc<AuditKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
+    fleet: Option<Fleet>,
 }
 
 impl Api {
@@ -69,6 +72,7 @@ impl Api {
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
+            fleet: config.fleet.clone(),
         }))
     }
 
@@ -101,6 +105,12 @@ impl Api {
             )
         };
         self.0.publisher.as_ref().ok_or_else(missing)
+    }
+
+    /// Sessions and streams of all replicas.
+    fn fleet(&self) -> Result<&Fleet, Problem> {
+        let missing = || Problem::unavailable("no_data_plane", "this process knows of no sessions");
+        self.0.fleet.as_ref().ok_or_else(missing)
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {
@@ -154,6 +164,7 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = own::operations(router);
     let router = health::operations(router);
     let router = replicas::operations(router);
+    let router = sessions::operations(router);
     let router = tenants::operations(router);
     let router = documents::operations(router);
     let router = objects::operations(router);
