@@ -95,8 +95,8 @@ class Caller:
 
 
 class Topology:
-    def __init__(self, folder, binary):
-        self.folder, self.binary = folder, binary
+    def __init__(self, folder, binary, names, aliases=None):
+        self.folder, self.binary, self.place = folder, binary, "control"
         shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets", "__pycache__"))
         self.secrets = folder / "deploy/compose/secrets"
         subprocess.run([folder / "deploy/compose/secrets.sh"], check=True, capture_output=True)
@@ -108,7 +108,7 @@ class Topology:
             if service["image"].startswith("tollgate:"):
                 service["command"] = json.loads(re.search(r"^ENTRYPOINT (.*)", image, re.M)[1]) + service["command"]
                 service["environment"].update(re.findall(r"(TOLLGATE_\w+)=(\S+)", image))
-        self.boxes = boxes.Boxes(compose, folder, NAMES)
+        self.boxes = boxes.Boxes(compose, folder, names, aliases)
 
     def secret(self, name):
         return (self.secrets / name).read_text().strip()
@@ -117,7 +117,7 @@ class Topology:
         self.boxes.start(name, {"tollgate": self.binary, "tollgate-start": self.folder / "deploy/systemd/tollgate-start"})
 
     def api(self, method, path, body=None):
-        status, _, text = http(method, f"http://control:9090/api/v1{path}", self.secret("admin_token"), body)
+        status, _, text = http(method, f"http://{self.place}:9090/api/v1{path}", self.secret("admin_token"), body)
         assert status < 300, f"{method} {path}: {status} {text}"
         return json.loads(text) if text else None
 
@@ -278,7 +278,7 @@ class Topology:
         # The image's own folder is under /usr, which is this machine's and read-only: the file is bound elsewhere.
         service["volumes"][0]["target"] = "/opt/haproxy.cfg"
         command[-1] = "/opt/haproxy.cfg"
-        self.boxes.start("balancer", {"haproxy": haproxy / "usr/sbin/haproxy"}, command, (99, 99), [(library, f"/opt/{library.name}")])
+        self.boxes.start("balancer", {"haproxy": haproxy / "usr/sbin/haproxy"}, command, (99, 99), [(library, f"/opt/{library.name}", False)])
         caller = Caller("balancer", self.key)
         eventually("the balancer serves", lambda: caller.send("ping")[0] == 200)
         caller.initialize()
@@ -398,28 +398,9 @@ class Topology:
         say("SIGTERM: they end with 0")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strict", action="store_true", help="fail where it cannot be run")
-    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and volumes")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    binary = pathlib.Path(os.environ.get("TOLLGATE", ROOT / "target/debug/tollgate")).resolve()
-    assert binary.exists(), f"{binary} is not built"
-    why = None if args.inside else boxes.lacking()
-    for program in ("redis-server", "openssl"):
-        why = why or (None if shutil.which(program) else f"{program} is not installed")
-    if why or not list(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        print(f"skipped  topology: {why or 'PostgreSQL is not installed'}")
-        return 1 if args.strict else 0
-    if not args.inside:
-        own = [sys.executable, __file__, *sys.argv[1:], "--inside"]
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", *own])
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-topology-"))
-    folder.chmod(0o755)
-    topology = None
+def run(folder, binary):
+    topology = Topology(folder, binary, NAMES)
     try:
-        topology = Topology(folder, binary)
         topology.start()
         callers = topology.call()
         topology.sessions(callers)
@@ -430,14 +411,41 @@ def main():
         topology.outages(balanced)
         topology.audit()
         topology.end()
-        print("topology: all well")
+    finally:
+        topology.boxes.end()
+    print("topology: all well")
+
+
+def main(run, about, script):
+    """The frame of a script that works in namespaces: may it, and may it not."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--strict", action="store_true", help="fail where it cannot be run")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and volumes")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    name = pathlib.Path(script).stem
+    binary = pathlib.Path(os.environ.get("TOLLGATE", ROOT / "target/debug/tollgate")).resolve()
+    if not binary.exists():
+        print(f"FAILED   {name}: {binary} is not built")
+        return 1
+    why = None if args.inside else boxes.lacking()
+    for program in ("redis-server", "openssl"):
+        why = why or (None if shutil.which(program) else f"{program} is not installed")
+    if why or not list(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        print(f"skipped  {name}: {why or 'PostgreSQL is not installed'}")
+        return 1 if args.strict else 0
+    if not args.inside:
+        own = [sys.executable, script, *sys.argv[1:], "--inside"]
+        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", *own])
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"tollgate-{name}-"))
+    folder.chmod(0o755)
+    try:
+        run(folder, binary)
         return 0
     except AssertionError as error:
-        print(f"FAILED   topology: {error}")
+        print(f"FAILED   {name}: {error}")
         return 1
     finally:
-        if topology:
-            topology.boxes.end()
         if args.keep:
             print(f"kept: {folder}")
         else:
@@ -445,4 +453,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, __file__))
