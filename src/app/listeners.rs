@@ -106,6 +106,9 @@ pub(super) fn admin(
         ledger: Some(ledger),
         ..settings::control(&core.model, Exposure::of(&address))
     };
+    if let Some(database) = database {
+        database.herald.publish_in(&config.events);
+    }
     let _on_control = runtimes.control.enter();
     let ours = sockets.admin.try_clone().map_err(failed)?;
     let socket =

@@ -26,6 +26,7 @@ use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
 use crate::snapshot::SnapshotCell;
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -115,6 +116,9 @@ impl Process {
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
         let auditor = audit::open(document.document())?;
+        if let Some(database) = &database {
+            database.herald.record_in(&auditor);
+        }
         let valkey = settings::valkey(&document, &*files)?;
         let core =
             Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store, valkey);
@@ -180,6 +184,11 @@ impl Process {
     /// Publishes documents, if they come from a store.
     pub fn publisher(&self) -> Option<&Publisher> {
         self.database.as_ref().map(|d| &d.publisher)
+    }
+
+    /// Starts and ends canaries, if documents come from a store.
+    pub fn canaries(&self) -> Option<&Canaries> {
+        self.database.as_ref().map(|d| &d.canaries)
     }
 
     /// The store, if documents come from one.

@@ -1,5 +1,6 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
+mod canary;
 mod documents;
 mod identities;
 mod outage;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tollgate::app::{Document, Options, Process};
 use tollgate::base::{Scope, TenantId};
+use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
 
 use crate::support::{Caller, Folder, within};
@@ -50,6 +52,10 @@ impl Replica {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
         Self::start_in(self.folder.clone(), &self.url).await
+    }
+
+    pub fn canaries(&self) -> Canaries {
+        self.process().canaries().expect("documents come from a store").clone()
     }
 
     pub fn publisher(&self) -> Publisher {
