@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::app::StartError;
 use crate::app::canaries::Herald;
 use crate::app::documents::DocumentServer;
-use crate::app::options::Environment;
+use crate::app::options::{Environment, Role};
 use crate::app::runtimes::Runtimes;
 use crate::base::{Clock, Scope, TenantId};
 use crate::config::{self, Validated};
@@ -54,6 +54,8 @@ pub(super) struct Opening<'a> {
     pub(super) boot: BootId,
     /// Where other replicas reach this one.
     pub(super) address: Option<String>,
+    /// Which planes this process runs.
+    pub(super) role: Role,
 }
 
 impl Database {
@@ -96,7 +98,7 @@ impl Database {
         let identity = Identity {
             boot: Uuid::from_u128(opening.boot.0),
             replica,
-            role: "all",
+            role: opening.role.as_str(),
             address: opening.address.clone(),
             started_at: Time::now(&clock),
         };

@@ -17,6 +17,14 @@ use crate::telemetry::{OutputError, trace};
 /// Why the process cannot start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The planes cannot be apart with this configuration.
+    #[error("--role {role} needs {lacks}")]
+    Role {
+        /// `data` or `control`.
+        role: &'static str,
+        /// What is missing.
+        lacks: &'static str,
+    },
     /// The audit cannot be written.
     #[error(transparent)]
     Audit(#[from] SpoolError),

@@ -48,9 +48,12 @@ pub enum HandoverError {
     Failed(String),
 }
 
+/// The sockets that are handed over: that of clients, if there is a data plane, and that of operators.
+pub(super) type Sockets = (Option<TcpListener>, TcpListener);
+
 /// Sockets taken over from a running process, and the line by which it is told that we serve.
 pub struct Inherited {
-    mcp: TcpListener,
+    mcp: Option<TcpListener>,
     admin: TcpListener,
     line: UnixStream,
     serving: watch::Sender<bool>,
@@ -58,7 +61,7 @@ pub struct Inherited {
 
 impl Inherited {
     /// The sockets, and what tells when [`Successor::serving`] was said.
-    pub(super) fn into_parts(self) -> (TcpListener, TcpListener, watch::Receiver<bool>) {
+    pub(super) fn into_parts(self) -> (Option<TcpListener>, TcpListener, watch::Receiver<bool>) {
         (self.mcp, self.admin, self.serving.subscribe())
     }
 
@@ -90,6 +93,10 @@ impl Successor {
 pub fn receive(data_dir: &Path) -> Result<Inherited, HandoverError> {
     let path = data_dir.join(SOCKET);
     let line = UnixStream::connect(&path).map_err(|source| HandoverError::Absent { path, source })?;
+    take(line)
+}
+
+fn take(line: UnixStream) -> Result<Inherited, HandoverError> {
     let failed = |e: &dyn std::fmt::Display| HandoverError::Failed(e.to_string());
     line.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| failed(&e))?;
     let mut hello = [0u8; HELLO.len()];
@@ -109,8 +116,11 @@ pub fn receive(data_dir: &Path) -> Result<Inherited, HandoverError> {
         })
         .flatten()
         .map(TcpListener::from);
+    let serving = watch::Sender::new(false);
     match (sockets.next(), sockets.next()) {
-        (Some(mcp), Some(admin)) => Ok(Inherited { mcp, admin, line, serving: watch::Sender::new(false) }),
+        (Some(mcp), Some(admin)) => Ok(Inherited { mcp: Some(mcp), admin, line, serving }),
+        // A process without a data plane has one socket only.
+        (Some(admin), None) => Ok(Inherited { mcp: None, admin, line, serving }),
         _ => Err(failed(&"it sent no sockets; it may be draining already")),
     }
 }
@@ -119,7 +129,7 @@ pub fn receive(data_dir: &Path) -> Result<Inherited, HandoverError> {
 /// ourselves, and this tells when we have said that we serve.
 pub(super) async fn serve(
     data_dir: PathBuf,
-    sockets: Arc<Mutex<Option<(TcpListener, TcpListener)>>>,
+    sockets: Arc<Mutex<Option<Sockets>>>,
     handed: watch::Sender<bool>,
     serving: Option<watch::Receiver<bool>>,
 ) {
@@ -169,7 +179,7 @@ fn open_door(path: &Path) -> io::Result<tokio::net::UnixListener> {
     tokio::net::UnixListener::from_std(door)
 }
 
-fn hand_over(mut line: UnixStream, sockets: &Mutex<Option<(TcpListener, TcpListener)>>) -> io::Result<()> {
+fn hand_over(mut line: UnixStream, sockets: &Mutex<Option<Sockets>>) -> io::Result<()> {
     line.set_nonblocking(false)?;
     line.set_read_timeout(Some(START_TIMEOUT))?;
     {
@@ -177,7 +187,7 @@ fn hand_over(mut line: UnixStream, sockets: &Mutex<Option<(TcpListener, TcpListe
         let Some((mcp, admin)) = held.as_ref() else {
             return Err(io::Error::other("the sockets are gone already"));
         };
-        let descriptors = [mcp.as_fd(), admin.as_fd()];
+        let descriptors: Vec<_> = mcp.iter().chain([admin]).map(|socket| socket.as_fd()).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
@@ -201,7 +211,7 @@ mod tests {
         let admin = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mcp_address, admin_address) = (mcp.local_addr().unwrap(), admin.local_addr().unwrap());
         let (handed, mut done) = watch::channel(false);
-        let held = Arc::new(Mutex::new(Some((mcp, admin))));
+        let held = Arc::new(Mutex::new(Some((Some(mcp), admin))));
         tokio::spawn(serve(dir.path().to_owned(), held, handed, None));
         let path = dir.path().to_owned();
         let (inherited, successor) = tokio::task::spawn_blocking(move || {
@@ -217,11 +227,26 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!(inherited.0.local_addr().unwrap(), mcp_address);
+        assert_eq!(inherited.0.expect("two were sent").local_addr().unwrap(), mcp_address);
         assert_eq!(inherited.1.local_addr().unwrap(), admin_address);
         assert!(!*done.borrow(), "not before the successor serves");
         successor.serving().unwrap();
         done.wait_for(|d| *d).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_without_a_data_plane_hands_the_operators_socket_over() {
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let held = Mutex::new(Some((None, admin)));
+        let sender = std::thread::spawn(move || hand_over(near, &held));
+        let inherited = take(far).unwrap();
+        inherited.successor().unwrap().serving().unwrap();
+        sender.join().unwrap().unwrap();
+        let (mcp, admin, _) = inherited.into_parts();
+        assert!(mcp.is_none());
+        assert_eq!(admin.local_addr().unwrap(), address);
     }
 
     #[test]

@@ -3,13 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::app::certificates::Read;
 use crate::app::core::Core;
+use crate::app::database::Database;
+use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, metrics};
 use crate::base::{Clock, TenantId};
 use crate::config::model;
+use crate::control::fleet::Fleet;
 use crate::control::internal::{
     Health, InternalState, Listing, SessionView, StreamView, TombstoneView, router,
 };
@@ -22,6 +27,7 @@ use crate::mcp::session::{BootId, OpenStream, Record, Serial, Sessions, Streams,
 pub(super) struct Internal {
     /// Where others dial it.
     pub(super) address: String,
+    peers: Peers,
     socket: Option<std::net::TcpListener>,
     asked: SocketAddr,
     certificate: Arc<ServerCertificate>,
@@ -48,7 +54,7 @@ impl Internal {
         let certificate = ServerCertificate::new(&cert, &key).map_err(wrong)?;
         let authorities = ClientAuthorities::new(&ca, true).map_err(wrong)?;
         // Checked now: what replicas cannot use shall not be found out when one is asked.
-        Peers::new(&cert, &key, &ca, tls.name.clone())?;
+        let peers = Peers::new(&cert, &key, &ca, tls.name.clone())?;
         let asked = listener.address.get();
         let socket = match bind("internal", asked) {
             Ok(socket) => Some(socket),
@@ -57,23 +63,34 @@ impl Internal {
         };
         let bound = socket.as_ref().map_or(asked, |socket| local(socket, asked));
         let address = listener.advertise.clone().unwrap_or_else(|| bound.to_string());
-        Ok(Some(Self { address, socket, asked, certificate, authorities }))
+        Ok(Some(Self { address, peers, socket, asked, certificate, authorities }))
     }
 
     /// Serves on the control runtime until background work ends.
-    pub(super) fn serve(self, runtimes: &Runtimes, state: AtHome) {
+    pub(super) fn serve(self, runtimes: &Runtimes, state: Arc<dyn InternalState>) {
         let stop = runtimes.background.clone();
         let tls = Some((self.certificate, Some(self.authorities)));
         runtimes.control(async move {
             let socket = metrics::when_free("internal", self.socket, self.asked).await;
             match listen_async(socket).and_then(|socket| AdminSocket::new(socket, tls)) {
-                Ok(socket) => {
-                    server::serve(socket, router(Arc::new(state)), Limits::default(), stop.cancelled()).await
-                }
+                Ok(socket) => server::serve(socket, router(state), Limits::default(), stop.cancelled()).await,
                 Err(error) => tracing::error!(event = "internal_listener_failed", %error),
             }
         });
     }
+}
+
+/// All sessions and streams: of this process, and of others if they can be asked.
+pub(super) fn fleet(
+    core: &Core,
+    database: Option<&Database>,
+    internal: Option<&Internal>,
+    role: Role,
+) -> Fleet {
+    let own: Arc<dyn InternalState> = Arc::new(AtHome::of(core));
+    let own_boot = Uuid::from_u128(core.boot_id.0);
+    let peers = internal.map(|internal| internal.peers.clone());
+    Fleet::new(own, own_boot, role.has_data_plane(), database.map(|d| d.store.clone()), peers)
 }
 
 /// What is at home in this process.

@@ -9,17 +9,20 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::app::admin::Admin;
+use crate::app::canaries::Herald;
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
-use crate::app::database::Database;
 use crate::app::handover::{self, Inherited};
+use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, authn, metrics, settings};
 use crate::config::Validated;
+use crate::control::fleet::Fleet;
 use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, ControlConfig, Exposure};
 use crate::gateway::{Gateway, Listener};
+use crate::source::Publisher;
 use crate::upstream::client_connector;
 
 /// Threads that accept, at most.
@@ -27,8 +30,10 @@ const ACCEPTORS: usize = 4;
 
 /// Bound sockets, before anything answers on them.
 pub(super) struct Sockets {
-    mcp: TcpListener,
+    /// None without a data plane.
+    mcp: Option<TcpListener>,
     admin: TcpListener,
+    /// Where clients connect; without a data plane, what the document says.
     pub(super) mcp_address: SocketAddr,
     pub(super) admin_address: SocketAddr,
     /// Tells when we, a successor, have said that we serve.
@@ -37,17 +42,26 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Binds, or takes those of the process before this one. A bad address is an error now.
-    pub(super) fn open(document: &Validated, inherited: Option<Inherited>) -> Result<Self, StartError> {
+    pub(super) fn open(
+        document: &Validated,
+        inherited: Option<Inherited>,
+        role: Role,
+    ) -> Result<Self, StartError> {
         let (mcp_address, admin_address) = settings::addresses(document);
         let (mcp, admin, serving) = match inherited {
             Some(inherited) => {
                 let (mcp, admin, serving) = inherited.into_parts();
                 (mcp, admin, Some(serving))
             }
-            None => (bind("mcp", mcp_address)?, bind("admin", admin_address)?, None),
+            None => (None, bind("admin", admin_address)?, None),
+        };
+        // The process before this one may have had another role.
+        let mcp = match mcp.filter(|_| role.has_data_plane()) {
+            None if role.has_data_plane() => Some(bind("mcp", mcp_address)?),
+            mcp => mcp,
         };
         Ok(Self {
-            mcp_address: local(&mcp, mcp_address),
+            mcp_address: mcp.as_ref().map_or(mcp_address, |mcp| local(mcp, mcp_address)),
             admin_address: local(&admin, admin_address),
             mcp,
             admin,
@@ -63,14 +77,15 @@ impl Sockets {
     }
 }
 
-/// Starts the data plane on the MCP listener.
+/// Starts the data plane on the MCP listener, if this process has one.
 pub(super) fn mcp(
     core: &Core,
     runtimes: &Runtimes,
     sockets: &Sockets,
     document: &Validated,
     certificates: &Certificates,
-) -> Result<(Arc<Gateway>, Listener), StartError> {
+) -> Result<Option<(Arc<Gateway>, Listener)>, StartError> {
+    let Some(socket) = &sockets.mcp else { return Ok(None) };
     let failed =
         |source: io::Error| StartError::Listen { listener: "mcp", address: sockets.mcp_address, source };
     // Connectors pick up the runtime they are made on.
@@ -78,10 +93,22 @@ pub(super) fn mcp(
     let parts = core.gateway(runtimes.phase.subscribe());
     let gateway = Gateway::new(parts, settings::listener(document), client_connector(runtimes.data_threads));
     let tls = certificates.mcp_settings(document.offers_h2())?;
-    let socket = sockets.mcp.try_clone().map_err(failed)?;
+    let socket = socket.try_clone().map_err(failed)?;
     let acceptors = runtimes.data_threads.min(ACCEPTORS);
     let listener = gateway.listen(&runtimes.data, socket, tls, acceptors).map_err(failed)?;
-    Ok((gateway, listener))
+    Ok(Some((gateway, listener)))
+}
+
+/// What only a control plane has.
+pub(super) struct Operators {
+    /// Publishes documents, if they come from a store.
+    pub(super) publisher: Option<Publisher>,
+    /// Tells of canaries, if documents come from a store.
+    pub(super) herald: Option<Arc<Herald>>,
+    /// Records uses of the API.
+    pub(super) ledger: Arc<dyn Ledger>,
+    /// Sessions and streams, here and elsewhere.
+    pub(super) fleet: Fleet,
 }
 
 /// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.
@@ -91,24 +118,30 @@ pub(super) fn admin(
     certificates: &Certificates,
     state: Arc<Admin>,
     core: &Core,
-    database: Option<&Database>,
-    ledger: Arc<dyn Ledger>,
+    operators: Option<Operators>,
 ) -> Result<Option<SocketAddr>, StartError> {
     let address = sockets.admin_address;
     let failed = |source: io::Error| StartError::Listen { listener: "admin", address, source };
     let successor = sockets.serving.is_some();
     let metrics =
         metrics::start(&core.model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
-    let config = ControlConfig {
-        store: Some(core.store.clone()),
-        publisher: database.map(|d| d.publisher.clone()),
-        authenticator: authn::start(core, runtimes),
-        ledger: Some(ledger),
-        ..settings::control(&core.model, Exposure::of(&address))
+    let config = settings::control(&core.model, Exposure::of(&address));
+    let config = match operators {
+        Some(operators) => {
+            if let Some(herald) = &operators.herald {
+                herald.publish_in(&config.events);
+            }
+            ControlConfig {
+                store: Some(core.store.clone()),
+                publisher: operators.publisher,
+                authenticator: authn::start(core, runtimes),
+                ledger: Some(operators.ledger),
+                fleet: Some(operators.fleet),
+                ..config
+            }
+        }
+        None => ControlConfig { api: false, ..config },
     };
-    if let Some(database) = database {
-        database.herald.publish_in(&config.events);
-    }
     let _on_control = runtimes.control.enter();
     let ours = sockets.admin.try_clone().map_err(failed)?;
     let socket =
@@ -125,7 +158,7 @@ pub(super) fn admin(
 }
 
 /// The sockets while they may be handed to a successor.
-pub(super) type Held = Arc<Mutex<Option<(TcpListener, TcpListener)>>>;
+pub(super) type Held = Arc<Mutex<Option<handover::Sockets>>>;
 
 /// Opens the door for a successor. What is returned tells when one has taken over.
 pub(super) fn door(

@@ -39,7 +39,7 @@ mod tasks;
 pub use audit::{Drained, Tail, checkpoint, checkpoint_all, key_file as audit_key_file};
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
-pub use options::{Document, Environment, Options};
+pub use options::{Document, Environment, Options, Role};
 pub use preview::{Checked, check, compile_only, preview};
 pub use process::Process;
 pub use reload::hooks;

@@ -20,8 +20,43 @@ pub enum Document {
 /// Looks up environment variables.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// Which planes a process runs (`tollgate serve --role`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Both.
+    #[default]
+    All,
+    /// The data plane: clients are served, operators find metrics and health only.
+    Data,
+    /// The control plane: operators are served, and no client.
+    Control,
+}
+
+impl Role {
+    /// `all`, `data` or `control`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::All => "all",
+            Role::Data => "data",
+            Role::Control => "control",
+        }
+    }
+
+    /// Whether MCP clients are served.
+    pub(super) fn has_data_plane(self) -> bool {
+        self != Role::Control
+    }
+
+    /// Whether the API is served.
+    pub(super) fn has_control_plane(self) -> bool {
+        self != Role::Data
+    }
+}
+
 /// How to start.
 pub struct Options {
+    /// Which planes run.
+    pub role: Role,
     /// Where the document comes from.
     pub document: Document,
     /// Looks up environment variables for `${env:NAME}`.
@@ -42,6 +77,7 @@ impl Options {
     /// Everything as the document says.
     pub fn new(document: Document) -> Self {
         Self {
+            role: Role::default(),
             document,
             env: Arc::new(|_| None),
             listen: None,

@@ -14,10 +14,10 @@ use crate::app::certificates::Certificates;
 use crate::app::core::Core;
 use crate::app::database::{Database, Opening};
 use crate::app::error::StartError;
-use crate::app::internal::{AtHome, Internal};
+use crate::app::internal::{self, Internal};
 use crate::app::keys::Keys;
-use crate::app::listeners::{Held, Sockets};
-use crate::app::options::Options;
+use crate::app::listeners::{Held, Operators, Sockets};
+use crate::app::options::{Options, Role};
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
 use crate::app::{audit, demo, listeners, settings, shared_sessions, state, tasks};
@@ -37,8 +37,9 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 /// A started process. Dropping it stops everything at once; [`Process::shutdown`] does it politely.
 pub struct Process {
-    listener: Listener,
-    mcp: SocketAddr,
+    /// None without a data plane.
+    listener: Option<Listener>,
+    mcp: Option<SocketAddr>,
     admin: SocketAddr,
     internal: Option<String>,
     metrics: Option<SocketAddr>,
@@ -75,12 +76,13 @@ impl Process {
         let loaded = loader.load();
         let mut named = loaded.files.clone();
         let document = loaded.into_result().map_err(|d| StartError::Document(Box::new(d)))?;
+        can_be(options.role, document.document())?;
         make_data_dir(&document.document().data_dir)?;
 
         let runtimes = Runtimes::start(&document.document().runtime)?;
         let state = state::state(document.document(), &clock);
         // Sockets before anything is announced.
-        let sockets = Sockets::open(&document, options.inherited)?;
+        let sockets = Sockets::open(&document, options.inherited, options.role)?;
         let origin = document.public_origin(sockets.mcp_address);
         let keys = Keys::open(document.session_key_file(), &clock)?;
         let files = loader.files();
@@ -100,6 +102,7 @@ impl Process {
                     seed: loader.seed(),
                     boot,
                     address: internal_address.clone(),
+                    role: options.role,
                 },
             )?),
             model::SourceKind::File => None,
@@ -126,20 +129,22 @@ impl Process {
         let share = shared_sessions::has_keys(&core.store, &core.model.sessions);
         let begun = shared_sessions::begin(&core.store, &keys, &core.sessions, &core.clock, share);
         runtimes.control.block_on(begun);
-        let (gateway, listener) = listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?;
+        let (gateway, listener) =
+            listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?.unzip();
         if let Some(socket) = demo {
             demo::spawn(&runtimes, socket);
         }
         if let Some(database) = &database {
             database.spawn(&runtimes);
         }
-        tasks::spawn(&core, &runtimes, &gateway, keys);
+        tasks::spawn(&core, &runtimes, gateway.as_ref(), keys);
+        let fleet = internal::fleet(&core, database.as_ref(), internal.as_ref(), options.role);
         if let Some(internal) = internal {
-            internal.serve(&runtimes, AtHome::of(&core));
+            internal.serve(&runtimes, fleet.own());
         }
         let audit = audit::start(&core, &runtimes)?;
         let ledger = Arc::new(AuditLedger::new(core.audit.clone(), core.clock.clone()));
-        let (mcp, admin) = (sockets.mcp_address, sockets.admin_address);
+        let (mcp, admin) = (listener.as_ref().map(|_| sockets.mcp_address), sockets.admin_address);
         let reloader = Arc::new(Reloader::new(
             loader,
             core.state.clone(),
@@ -155,13 +160,20 @@ impl Process {
             reloader.clone(),
             core.telemetry.clone(),
             core.sessions.clone(),
-            vec![("mcp", mcp), ("admin", admin)],
+            mcp.map(|mcp| ("mcp", mcp)).into_iter().chain([("admin", admin)]).collect(),
             runtimes.phase.subscribe(),
         ));
-        shown.attach(listener.counts());
-        let kept = database.as_ref();
+        if let Some(listener) = &listener {
+            shown.attach(listener.counts());
+        }
+        let operators = options.role.has_control_plane().then(|| Operators {
+            publisher: database.as_ref().map(|d| d.publisher.clone()),
+            herald: database.as_ref().map(|d| d.herald.clone()),
+            ledger,
+            fleet,
+        });
         let metrics =
-            listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, kept, ledger)?;
+            listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, operators)?;
         let (held, handed_over) = listeners::door(core.data_dir.clone(), &runtimes, sockets);
         Ok(Self {
             listener,
@@ -196,8 +208,8 @@ impl Process {
         self.database.as_ref().map(|d| &d.store)
     }
 
-    /// Where MCP clients connect.
-    pub fn mcp_address(&self) -> SocketAddr {
+    /// Where MCP clients connect; `None` without a data plane.
+    pub fn mcp_address(&self) -> Option<SocketAddr> {
         self.mcp
     }
 
@@ -260,11 +272,12 @@ impl Process {
             }
             // The successor listens on the same sockets; ours must go, or connections would wait here unaccepted.
             self.sockets.lock().take();
+            let Some(listener) = &self.listener else { return true };
             let drain = times.drain.get();
-            let done = self.listener.drain(LINGER.min(drain), drain).await;
+            let done = listener.drain(LINGER.min(drain), drain).await;
             if !done {
                 let _ = phase.send(Phase::Closing);
-                return self.listener.drain(Duration::ZERO, times.streams.get()).await;
+                return listener.drain(Duration::ZERO, times.streams.get()).await;
             }
             done
         });
@@ -283,6 +296,22 @@ impl Process {
         self.runtimes.end();
         done
     }
+}
+
+/// A plane of its own needs others to complete it, and a store that they can share.
+fn can_be(role: Role, document: &model::Document) -> Result<(), StartError> {
+    let lacks = match document {
+        _ if role == Role::All => return Ok(()),
+        document if document.source != model::SourceKind::Database => {
+            "`source: database`: with a file there is nothing that the planes share"
+        }
+        document if document.store.url.is_none() => {
+            "a PostgreSQL database that other processes reach as well, named by `store.url`; the embedded store is \
+             for one process"
+        }
+        _ => return Ok(()),
+    };
+    Err(StartError::Role { role: role.as_str(), lacks })
 }
 
 /// It holds keys: nobody else has to look into it.

@@ -10,7 +10,9 @@ use crate::app::{samples, shared_sessions};
 use crate::gateway::Gateway;
 
 /// Starts what runs beside the listeners until the process ends.
-pub(super) fn spawn(core: &Core, runtimes: &Runtimes, gateway: &Arc<Gateway>, keys: Keys) {
+pub(super) fn spawn(core: &Core, runtimes: &Runtimes, gateway: Option<&Arc<Gateway>>, keys: Keys) {
+    // Without a data plane nobody calls servers, so nobody asks how they are either.
+    let Some(gateway) = gateway else { return };
     core.state.upstreams.spawn(&runtimes.control, runtimes.stop_upstreams.subscribe());
     jwks(core, runtimes);
     session_keys(core, runtimes, keys);

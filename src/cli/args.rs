@@ -47,6 +47,17 @@ pub(super) enum Command {
     Whatif(WhatifArgs),
 }
 
+/// Which planes a process runs.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Role {
+    /// Both planes.
+    All,
+    /// The data plane only.
+    Data,
+    /// The control plane only.
+    Control,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct ProveArgs {
     #[command(subcommand)]
@@ -148,6 +159,10 @@ pub(super) struct ServeArgs {
     /// Configuration file (YAML). Watched; SIGHUP reloads it, too.
     #[arg(long, short, env = "TOLLGATE_CONFIG")]
     pub(super) config: Option<PathBuf>,
+    /// Which planes this process runs. `data` serves MCP clients, `control` the API; apart they need `source: database` on
+    /// PostgreSQL.
+    #[arg(long, value_enum, default_value_t = Role::All, env = "TOLLGATE_ROLE")]
+    pub(super) role: Role,
     /// Listen here for MCP clients, whatever the configuration says. Port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<SocketAddr>,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::args::ServeArgs;
+use super::args::{Role, ServeArgs};
 use super::env;
 use crate::app::{self, Document, Options, Process};
 use crate::base::Clock;
@@ -17,7 +17,13 @@ pub(super) fn run(args: &ServeArgs, upgrade: bool) -> Result<bool, String> {
         Some(path) => Document::File(path.clone()),
         None => Document::Embedded,
     };
+    let role = match args.role {
+        Role::All => app::Role::All,
+        Role::Data => app::Role::Data,
+        Role::Control => app::Role::Control,
+    };
     let mut options = Options {
+        role,
         env: Arc::new(env),
         listen: args.listen,
         admin: args.admin,
@@ -41,7 +47,8 @@ pub(super) fn run(args: &ServeArgs, upgrade: bool) -> Result<bool, String> {
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
-        mcp = %process.mcp_address(),
+        role = role.as_str(),
+        mcp = process.mcp_address().map(tracing::field::display),
         admin = %process.admin_address(),
         pid = std::process::id(),
     );

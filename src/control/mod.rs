@@ -24,6 +24,7 @@ pub mod etag;
 pub mod events;
 pub mod extract;
 mod failure;
+pub mod fleet;
 mod gate;
 mod guard;
 mod idempotency;
@@ -47,13 +48,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 
 use self::actor::Proof;
 use self::api::Api;
 use self::authn::Authenticator;
 use self::events::Hub;
+use self::fleet::Fleet;
 use self::trail::Ledger;
 use crate::base::{Clock, Secret};
 use crate::limit::Rate;
@@ -92,6 +94,8 @@ pub struct ControlConfig {
     /// Host names, without port, that a loopback listener answers to besides `localhost` and loopback addresses. For
     /// a reverse proxy on the same machine.
     pub allowed_hosts: Vec<String>,
+    /// Whether the API is served; without it, everything under `/api` is 404 and says why.
+    pub api: bool,
     /// A bearer token for everything under `/api`.
     pub api_token: Option<Secret<String>>,
     /// Whether `/metrics` is served here.
@@ -112,6 +116,8 @@ pub struct ControlConfig {
     pub store: Option<Store>,
     /// Documents, if they come from a store.
     pub publisher: Option<Publisher>,
+    /// Sessions and streams of all replicas.
+    pub fleet: Option<Fleet>,
     /// The time.
     pub clock: Clock,
     /// The longest a request may take; after that it is answered with 503.
@@ -126,6 +132,7 @@ impl ControlConfig {
         Self {
             exposure,
             allowed_hosts: Vec::new(),
+            api: true,
             api_token: None,
             metrics: true,
             metrics_token: None,
@@ -136,6 +143,7 @@ impl ControlConfig {
             events: Arc::new(Hub::new()),
             store: None,
             publisher: None,
+            fleet: None,
             clock: Clock::default(),
             request_timeout: Duration::from_secs(30),
             limits: Limits::default(),
@@ -170,14 +178,21 @@ pub fn router(config: ControlConfig, state: Arc<dyn ControlState>, more: Router)
     }
     let api = Api::new(&config, state.clone());
     let config = Arc::new(config);
+    let metrics = if config.metrics { metrics_routes(&config) } else { Router::new() };
+    let named = Router::new().route("/readyz", get(ops::readyz)).merge(metrics);
+    if !config.api {
+        let elsewhere = Router::new()
+            .route("/api/{*rest}", any(|| async { Problem::elsewhere() }))
+            .merge(named.with_state(state))
+            .merge(more)
+            .layer(from_fn_with_state(config.clone(), guard::host));
+        return finish(elsewhere, config);
+    }
     let open = Router::new()
         .route("/api/v1/status", get(ops::status))
         .route("/api/v1/config/revision", get(ops::revision))
         .layer(from_fn_with_state(config.clone(), guard::api));
-    let metrics = if config.metrics { metrics_routes(&config) } else { Router::new() };
-    let named = Router::new()
-        .route("/readyz", get(ops::readyz))
-        .merge(metrics)
+    let named = named
         .merge(open)
         .with_state(state)
         .merge(openapi::build().0.layer(Extension(api.clone())).with_state(api))

@@ -138,11 +138,11 @@ impl Peers {
         path: String,
         body: Option<Vec<u8>>,
     ) -> Answers<T> {
-        let asked = peers.iter().map(|peer| {
+        let asked = peers.to_vec().into_iter().map(|peer| {
             let (method, path, body) = (method.clone(), path.clone(), body.clone());
             async move {
-                let answer = tokio::time::timeout(PATIENCE, self.ask_one(peer, method, &path, body)).await;
-                (peer.clone(), answer.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+                let answer = tokio::time::timeout(PATIENCE, self.ask_one(&peer, method, &path, body)).await;
+                (peer, answer.unwrap_or_else(|_| Err("no answer in time".to_owned())))
             }
         });
         let mut all = Answers { answers: Vec::new(), missing: Vec::new() };

@@ -162,6 +162,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
     }
 
+    /// 404 for the API of a process without a control plane.
+    pub fn elsewhere() -> Self {
+        let detail = "this process serves no API (--role data): ask one that runs --role control or all";
+        Self::new(StatusCode::NOT_FOUND, "no_api_here", detail)
+    }
+
     /// 405. axum adds `Allow`.
     pub fn method_not_allowed() -> Self {
         Self::new(

@@ -17,7 +17,8 @@
 //! the early one; the late one runs ahead by a thousandth of the time since, for clocks that drift.
 //!
 //! **Whoever waited for a trip was admitted by the server**, when its script ran. What they wait for is therefore kept
-//! from lapsing for [`GRACE_NS`] after the reply, or a bucket of one token could never be used from afar.
+//! from lapsing for [`GRACE_NS`] after the reply, or a bucket of one token could never be used from afar; it ends as
+//! soon as what is left is too little for a request.
 //!
 //! **How much is leased** follows what was spent: [`HORIZON_NS`] of it, a single token for a slow key, never more than
 //! a quarter of the burst. When the server has plenty, a sixteenth of it is granted unasked: there it does not lack.
@@ -156,10 +157,15 @@ impl Held {
     pub(crate) fn judge(&mut self, now: u64, rate: &Rate, cost_ns: u64) -> Verdict {
         self.shape(rate);
         self.used = now;
-        let left = self.left(now);
-        if left >= cost_ns {
+        if self.left(now) >= cost_ns {
             return Verdict::Ready;
         }
+        // What was kept for those who waited is too little for one of them: kept any longer, it would come on top of
+        // what the bucket refills meanwhile.
+        for stretch in &mut self.stretches {
+            stretch.grace = 0;
+        }
+        let left = self.left(now);
         match self.refusal(now, cost_ns - left) {
             0 => Verdict::Starved,
             wait => Verdict::Refused(wait),

@@ -43,6 +43,8 @@ fn populate(m: &Metrics) {
     let r = route(m, "t", "r", &["s"]);
     r.observe(&call("echo"));
     r.limit_refused("by_role");
+    r.limit_fell_back("by_role");
+    m.limit_trips("ok").inc();
     r.policy_denied();
     std::mem::forget(r.stream());
     let server = m.server(&"t".into(), &"s".into());

@@ -29,6 +29,7 @@ fn load(path: &Path) -> Loaded {
         .with_env("TOLLGATE_DEMO", "127.0.0.1:9100")
         .with_env("TOLLGATE_MCP", "127.0.0.1:8080")
         .with_env("TOLLGATE_PEPPER", "0123456789abcdef")
+        .with_env("VALKEY_PASSWORD", "x")
         .with_env("WIKI_PASSWORD", "x")
         .with_file("/run/secrets/search-token", b"x\n")
         .with_file("/run/secrets/weather", b"x\n");

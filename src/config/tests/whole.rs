@@ -130,8 +130,8 @@ fn every_place_for_a_secret_is_compared() {
     let text = schema().to_string();
     assert_eq!(
         text.matches("tollgate-secret").count(),
-        8,
-        "admin token, metrics token, store URL, pepper, bearer, basic, header, otlp headers"
+        9,
+        "admin token, metrics token, store URL, valkey password, pepper, bearer, basic, header, otlp headers"
     );
 }
 

@@ -10,6 +10,7 @@ mod own;
 mod people;
 mod replicas;
 mod secrets;
+mod sessions;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use super::ControlConfig;
 use super::actor::Actor;
 use super::authn::Authenticator;
 use super::events::{Hub, Topic};
+use super::fleet::Fleet;
 use super::problem::Problem;
 use super::state::ControlState;
 use super::throttle::Throttle;
@@ -47,6 +49,7 @@ struct Inner {
     readers: events::Readers,
     store: Option<Store>,
     publisher: Option<Publisher>,
+    fleet: Option<Fleet>,
 }
 
 impl Api {
@@ -60,6 +63,7 @@ impl Api {
             readers: events::Readers::default(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
+            fleet: config.fleet.clone(),
         }))
     }
 
@@ -78,6 +82,12 @@ impl Api {
             )
         };
         self.0.publisher.as_ref().ok_or_else(missing)
+    }
+
+    /// Sessions and streams of all replicas.
+    fn fleet(&self) -> Result<&Fleet, Problem> {
+        let missing = || Problem::unavailable("no_data_plane", "this process knows of no sessions");
+        self.0.fleet.as_ref().ok_or_else(missing)
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {
@@ -129,6 +139,7 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = own::operations(router);
     let router = health::operations(router);
     let router = replicas::operations(router);
+    let router = sessions::operations(router);
     let router = tenants::operations(router);
     let router = documents::operations(router);
     let router = objects::operations(router);

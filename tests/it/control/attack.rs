@@ -5,7 +5,7 @@ use tollgate::base::Role;
 use tollgate::control::openapi;
 use tollgate::control::permission::{Holder, Operation, Target};
 
-use super::plane::{Plane, server};
+use super::plane::{BOOT, Plane, SESSION, server};
 
 /// Method, path with everything filled in for `tenant`, and the operation.
 fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
@@ -13,6 +13,8 @@ fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
         .into_iter()
         .map(|(method, path, id)| {
             let path = path.replace("{tenant}", tenant).replace("{revision}", "1");
+            let path = path.replace("{session}", SESSION).replace("{stream}", "1");
+            let path = path.replace("{replica}", &BOOT.to_string());
             let path =
                 path.split('/').map(|p| if p.starts_with('{') { "weather" } else { p }).collect::<Vec<_>>();
             let query = if id.starts_with("compare_") { "?from=1" } else { "" };
@@ -188,7 +190,8 @@ async fn hostile_input_is_the_callers_fault() {
     let names =
         ["..", "%2e%2e%2f%2e%2e", "a%00b", "'%3B--", "%F0%9F%92%A9", "a%2Fb", &"n".repeat(300), "-", "%ff"];
     for (line, operation) in operations("a") {
-        let changes = !line.starts_with("GET");
+        // What is closed takes no body and has no version that could differ.
+        let changes = !line.starts_with("GET") && !operation.id.starts_with("close_");
         if changes {
             for body in &bodies {
                 for kind in ["application/json", "application/yaml", "text/plain"] {

@@ -15,6 +15,8 @@ use tollgate::base::{Clock, Role, RoleSet, Scope, TenantId};
 use tollgate::config::{FixedSources, Terms, canonical, diff, load_platform, load_tenant, model};
 use tollgate::control::actor::{Actor, Proof};
 use tollgate::control::authn::{Authenticator, Keys};
+use tollgate::control::fleet::Fleet;
+use tollgate::control::internal::{Health, InternalState, Listing, SessionView, StreamView, TombstoneView};
 use tollgate::control::keys::StoreKeys;
 use tollgate::control::trail::{Action, Ledger};
 use tollgate::control::{self, ControlConfig, ControlState, Exposure, Problem, Readiness, Revision, Status};
@@ -24,6 +26,7 @@ use tollgate::source::canary::Beside;
 use tollgate::source::{Publisher, Refusal, SecretValues, Serve, Stored};
 use tollgate::store::{Store, StoreSettings};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use crate::support::Folder;
 
@@ -46,6 +49,76 @@ impl ControlState for Quiet {
     fn revisions(&self) -> Vec<Revision> {
         Vec::new()
     }
+}
+
+/// The process in which [`AtHome`] is.
+pub const BOOT: Uuid = Uuid::from_u128(7);
+/// The serial of a session that every tenant has.
+pub const SESSION: &str = "0123456789abcdef0123456789abcdef";
+
+/// Every tenant has a session and a stream, with the number 1, until they are closed.
+#[derive(Default)]
+pub struct AtHome(Mutex<Vec<String>>);
+
+impl AtHome {
+    fn close(&self, tenant: &str, what: &str) -> bool {
+        let name = format!("{what} of {tenant}");
+        let mut closed = self.0.lock();
+        let open = !closed.contains(&name);
+        if open {
+            closed.push(name);
+        }
+        open
+    }
+}
+
+impl InternalState for AtHome {
+    fn health(&self) -> Health {
+        Health { boot: BOOT.to_string(), version: "0".to_owned(), sessions: 1, streams: 1 }
+    }
+
+    fn sessions(&self, query: &Listing) -> Vec<SessionView> {
+        let tenant = query.tenant.clone().expect("operators ask for one tenant");
+        let open = query.after.is_none() && !self.0.lock().contains(&format!("session of {tenant}"));
+        let session = SessionView {
+            serial: SESSION.to_owned(),
+            principal: format!("s3cret of {tenant}"),
+            tenant,
+            route: "r".to_owned(),
+            version: "2025-06-18".to_owned(),
+            created: 1,
+            last_seen: 2,
+            streams: 1,
+        };
+        if open { vec![session] } else { Vec::new() }
+    }
+
+    fn streams(&self, query: &Listing) -> Vec<StreamView> {
+        let tenant = query.tenant.clone().expect("operators ask for one tenant");
+        let stream = StreamView {
+            id: 1,
+            principal: format!("s3cret of {tenant}"),
+            tenant,
+            route: "r".to_owned(),
+            session: None,
+            since: 1,
+        };
+        if query.after.is_none() { vec![stream] } else { Vec::new() }
+    }
+
+    fn close_session(&self, tenant: &str, serial: &str) -> Option<TombstoneView> {
+        (serial == SESSION && self.close(tenant, "session")).then(|| TombstoneView {
+            tenant: tenant.to_owned(),
+            serial: serial.to_owned(),
+            issued_at: 1,
+        })
+    }
+
+    fn close_stream(&self, tenant: &str, id: u64) -> bool {
+        id == 1 && self.close(tenant, "stream")
+    }
+
+    fn bury(&self, _: &[TombstoneView]) {}
 }
 
 /// `tg_<tenant>_<role>` and `tg_<tenant>_auditor` are keys, and those that the store has.
@@ -123,6 +196,7 @@ pub struct Plane {
     router: Router,
     pub store: Store,
     pub ledger: Arc<Kept>,
+    at_home: Arc<AtHome>,
     _folder: Folder,
 }
 
@@ -151,6 +225,7 @@ impl Plane {
             .unwrap();
         store.prepare().await.unwrap();
         let ledger = Arc::new(Kept::default());
+        let at_home = Arc::new(AtHome::default());
         let config = ControlConfig {
             authenticator: Arc::new(Authenticator::new(
                 Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default())))),
@@ -159,11 +234,12 @@ impl Plane {
             store: Some(store.clone()),
             publisher: Some(Publisher::new(store.clone(), Arc::new(Rules))),
             ledger: Some(ledger.clone()),
+            fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)
         };
         let router = control::router(config, Arc::new(Quiet), Router::new());
-        Self { router, store, ledger, _folder: folder }
+        Self { router, store, ledger, at_home, _folder: folder }
     }
 
     /// Sends a request with a key and JSON, if there is any.
@@ -201,6 +277,13 @@ impl Plane {
     }
 
     /// Everything that the store has of a tenant's configuration, to compare.
+    /// Which of its sessions and streams were closed.
+    pub fn closed_of(&self, tenant: &str) -> Vec<String> {
+        let own = format!(" of {tenant}");
+        self.at_home.0.lock().iter().filter(|closed| closed.ends_with(&own)).cloned().collect()
+    }
+
+    /// What it has.
     pub async fn everything_of(&self, tenant: &str) -> Value {
         let id = TenantId::new(tenant);
         let scope = self.store.tenant(&id);
@@ -218,7 +301,7 @@ impl Plane {
         let platform = self.store.platform().read().await.unwrap().head(&Scope::Platform).await.unwrap();
         json!({
             "head": head, "secrets": secrets, "platform": platform.map(|h| h.revision),
-            "users": users, "keys": keys, "roles": roles, "revoked": revoked,
+            "closed": self.closed_of(tenant), "users": users, "keys": keys, "roles": roles, "revoked": revoked,
         })
     }
 }

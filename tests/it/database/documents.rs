@@ -124,7 +124,7 @@ async fn a_rollback_publishes_the_old_document_as_a_new_revision() {
 async fn the_embedded_default_is_a_first_revision_and_changes_outlive_a_crash() {
     let folder = Folder::new();
     let process = start(Document::Embedded, &folder).await;
-    let caller = Caller::new(process.mcp_address(), "/mcp/demo");
+    let caller = Caller::new(process.mcp_address().expect("it has a data plane"), "/mcp/demo");
     assert_eq!(caller.ask(&caller.modern("tools/list", serde_json::json!({}))).await.status(), 200);
     let publisher = process.publisher().unwrap().clone();
     let first = publisher.head(&own()).await.unwrap().unwrap().summary;
@@ -136,7 +136,7 @@ async fn the_embedded_default_is_a_first_revision_and_changes_outlive_a_crash() 
     let process = start(Document::Embedded, &folder).await;
     assert_eq!(process.routes().len(), 1);
     assert_eq!(process.routes()[0].0, "mine");
-    let caller = Caller::new(process.mcp_address(), "/mcp/mine");
+    let caller = Caller::new(process.mcp_address().expect("it has a data plane"), "/mcp/mine");
     assert_eq!(caller.ask(&caller.modern("tools/list", serde_json::json!({}))).await.status(), 200);
     let publisher = process.publisher().unwrap().clone();
     assert_eq!(publisher.head(&own()).await.unwrap().unwrap().summary.revision, 2);

@@ -4,12 +4,13 @@ mod canary;
 mod documents;
 mod identities;
 mod outage;
+mod planes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::app::{Document, Options, Process};
+use tollgate::app::{Document, Options, Process, Role};
 use tollgate::base::{Scope, TenantId};
 use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
@@ -24,23 +25,37 @@ pub struct Replica {
     process: Option<Process>,
     folder: Arc<Folder>,
     url: String,
+    role: Role,
+    /// More listeners, and more sections.
+    more: [String; 2],
 }
 
 impl Replica {
     pub async fn start(url: &str) -> Self {
-        Self::start_in(Arc::new(Folder::new()), url).await
+        Self::start_as(Role::All, url, "", "").await
     }
 
-    async fn start_in(folder: Arc<Folder>, url: &str) -> Self {
+    /// One with a role, more listeners and more sections.
+    pub async fn start_as(role: Role, url: &str, listeners: &str, sections: &str) -> Self {
+        let more = [listeners.to_owned(), sections.to_owned()];
+        Self::start_in(Arc::new(Folder::new()), url, role, more).await
+    }
+
+    async fn start_in(folder: Arc<Folder>, url: &str, role: Role, more: [String; 2]) -> Self {
+        let [listeners, sections] = &more;
         let text = "version: 1\n\
-             listeners: { mcp: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }\n\
+             listeners: { mcp: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0, token: \"${env:ADMIN}\" }, LISTENERS }\n\
              runtime: { data_threads: 1, control_threads: 1 }\n\
              telemetry: { access_log: { enabled: false } }\n\
              shutdown: { announce: 0s, drain: 5s, streams: 1s }\n\
              source: database\n\
              store: { url: \"${env:DB}\", connect_timeout: 1s, max_connections: 4 }\n";
-        let process = start_with(Document::Text(text.to_owned()), &folder, url).await;
-        Self { process: Some(process), folder, url: url.to_owned() }
+        let text = text.replace(
+            ", LISTENERS",
+            &if listeners.is_empty() { String::new() } else { format!(", {listeners}") },
+        );
+        let process = start_with(role, Document::Text(text + sections), &folder, url).await;
+        Self { process: Some(process), folder, url: url.to_owned(), role, more }
     }
 
     pub fn process(&self) -> &Process {
@@ -51,7 +66,7 @@ impl Replica {
     pub async fn restart(mut self) -> Self {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
-        Self::start_in(self.folder.clone(), &self.url).await
+        Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone()).await
     }
 
     pub fn canaries(&self) -> Canaries {
@@ -68,7 +83,7 @@ impl Replica {
     }
 
     pub fn caller(&self, route: &str) -> Caller {
-        Caller::new(self.process().mcp_address(), &format!("/mcp/{route}"))
+        Caller::new(self.process().mcp_address().expect("it has a data plane"), &format!("/mcp/{route}"))
     }
 }
 
@@ -82,18 +97,23 @@ impl Drop for Replica {
 }
 
 pub async fn start(document: Document, folder: &Folder) -> Process {
-    start_with(document, folder, "").await
+    start_with(Role::All, document, folder, "").await
 }
 
 /// `url` is what `${env:DB}` stands for.
-async fn start_with(document: Document, folder: &Folder, url: &str) -> Process {
+async fn start_with(role: Role, document: Document, folder: &Folder, url: &str) -> Process {
     let url = url.to_owned();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = Options {
+        role,
         listen: Some(any),
         admin: Some(any),
         data_dir: Some(folder.path().join("data")),
-        env: Arc::new(move |name| (name == "DB").then(|| url.clone())),
+        env: Arc::new(move |name| match name {
+            "DB" => Some(url.clone()),
+            "ADMIN" => Some("an-operators-token".to_owned()),
+            _ => None,
+        }),
         ..Options::new(document)
     };
     off_runtime(move || Process::start(options)).await.unwrap_or_else(|e| panic!("it does not start: {e}"))

@@ -203,7 +203,7 @@ impl Gateway {
     }
 
     fn of(process: Process, folder: Arc<Folder>, env: Vec<(String, String)>) -> Self {
-        let (mcp, admin) = (process.mcp_address(), process.admin_address());
+        let (mcp, admin) = (process.mcp_address().expect("it has a data plane"), process.admin_address());
         Self { process: Some(process), folder, env, mcp, admin, rewrites: Mutex::new(0) }
     }
 
