@@ -41,7 +41,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
-	for promise in streams reload restart kill shared-limits takeover control-outage control-spool-full control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+	for promise in streams reload restart kill shared-limits takeover control-publish control-outage control-spool-full control-restore control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
@@ -113,6 +113,10 @@ prove-dataplane-restart: build-load ## Zero-downtime restarts while 64 sessions 
 prove-dataplane-kill: build-load ## kill -9 of one of two servers: only what was in flight fails
 	$(LOAD) prove kill $(ARGS)
 
+.PHONY: prove-control-publish
+prove-control-publish: test-tools build-load ## 200 publications in 2 minutes under load: no call fails, replicas follow within 1 s
+	$(LOAD) prove control-publish $(ARGS)
+
 .PHONY: prove-control-outage
 prove-control-outage: test-tools build-load ## kill -9 of PostgreSQL for a minute, then of a gateway: no call fails, no audit event is lost
 	$(LOAD) prove control-outage $(ARGS)
@@ -120,6 +124,10 @@ prove-control-outage: test-tools build-load ## kill -9 of PostgreSQL for a minut
 .PHONY: prove-control-spool-full
 prove-control-spool-full: test-tools build-load ## A full disk for the audit spool: refuse or drop, as configured
 	$(LOAD) prove control-spool-full $(ARGS)
+
+.PHONY: prove-control-restore
+prove-control-restore: test-tools build-load ## A used store from SQLite into PostgreSQL and back: equal row by row, and it serves
+	$(LOAD) prove control-restore $(ARGS)
 
 .PHONY: prove-control-embedded
 prove-control-embedded: build-load ## The embedded default: first call within 5 s, 100 times kill -9

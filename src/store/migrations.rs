@@ -53,6 +53,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0010_identity",
     1 "0020_audit",
     1 "0021_usage",
+    1 "0022_audit_days",
     1 "0040_samples",
     1 "0041_canaries",
     1 "0050_control",

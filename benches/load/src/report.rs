@@ -169,6 +169,12 @@ pub fn goals(goals: &[Goal]) -> String {
     table.text()
 }
 
+/// What `share` of the sorted values are at most; not a number without values.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+}
+
 /// As many digits as mean something.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -231,6 +237,14 @@ mod tests {
         assert!(Samples(vec![]).median().is_nan());
         assert_eq!(Samples(vec![3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(Samples(vec![4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let sorted = [1.0, 2.0, 3.0, 4.0];
+        let found = [0.0, 0.5, 0.51, 0.99, 1.0].map(|share| percentile(&sorted, share));
+        assert_eq!(found, [1.0, 2.0, 3.0, 4.0, 4.0]);
+        assert!(percentile(&[], 0.5).is_nan());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tollgate::audit::{
     AuditKey, Chain, ChainId, Class, Event, Finding, Position, Report, WriterId, render, verify,
 };
 use tollgate::store::{
-    AuditBatch, AuditFilter, AuditKeys, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time,
+    AuditBatch, AuditFilter, AuditKeys, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time,
     UsageBy, UsageFilter, export,
 };
 
@@ -102,6 +102,35 @@ async fn exported(store: &Store, key: &AuditKey, filter: &AuditFilter) -> Vec<u8
 
 fn proved(file: &[u8], key: &AuditKey, since: Option<&str>) -> Result<Report, Finding> {
     verify(std::io::Cursor::new(file), &[key.public()], since)
+}
+
+/// Rows of a day that has no partition yet, as a restore leaves them, must not keep it from being made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_rest_has_of_a_day_moves_into_its_partition() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let (platform, database) = (fixture.store.platform(), fixture.database.as_ref().unwrap());
+    let mut writer = Writer::new();
+    let events: Vec<Event<'_>> =
+        [0, 1, DAY_US].iter().map(|at| event("a", START_US + at, "ann", "x")).collect();
+    platform.audit_write(&writer.batch(&events)).await.unwrap();
+    let rest = || database.sql("SELECT count(*) FROM audit_events_data_rest");
+    assert_eq!(rest(), "3");
+    let day = Time::from_micros(START_US as i64);
+    for _ in 0..2 {
+        platform.audit_day(day).await.unwrap();
+        assert_eq!(rest(), "1", "the next day's stays");
+    }
+    platform.audit_write(&Writer::new().batch(&[event("a", START_US + 2, "ann", "x")])).await.unwrap();
+    assert_eq!(rest(), "1");
+    assert_eq!(database.sql("SELECT count(*) FROM audit_events"), "4");
+    let made = database.sql("SELECT relname FROM pg_class WHERE relname ~ '^audit_events_data_[0-9]+$'");
+    assert_eq!(database.sql(&format!("SELECT count(*) FROM {made}")), "3");
+    let unused = database.sql(&format!(
+        "SELECT count(*) FROM pg_index p WHERE p.indrelid = 'audit_events_data'::regclass AND NOT EXISTS
+           (SELECT 1 FROM pg_inherits i JOIN pg_index c ON c.indexrelid = i.inhrelid
+             WHERE i.inhparent = p.indexrelid AND c.indrelid = '{made}'::regclass)"
+    ));
+    assert_eq!(unused, "0", "the partition has every index");
 }
 
 async fn a_batch_is_written_once_whatever_becomes_of_its_commit(fixture: Fixture) {

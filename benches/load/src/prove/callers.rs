@@ -74,6 +74,7 @@ impl Caller {
 pub(super) struct Callers {
     threads: Vec<JoinHandle<Caller>>,
     stop: Arc<AtomicBool>,
+    started: Instant,
 }
 
 impl Callers {
@@ -89,7 +90,12 @@ impl Callers {
                 thread::spawn(move || run(session, manner, started, &stop))
             })
             .collect();
-        Ok(Self { threads, stop })
+        Ok(Self { threads, stop, started })
+    }
+
+    /// Seconds since they started: the clock of their events.
+    pub(super) fn clock(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
 
     /// Lets each caller finish its call, and returns what all of them did.

@@ -26,6 +26,10 @@ pub enum Promise {
     ControlEmbedded(Options),
     /// A database that is gone fails no call; neither its death nor the gateway's loses an audit event.
     ControlOutage(Options),
+    /// Publications under load fail no call, reach every replica within a second, and never apply by halves.
+    ControlPublish(Options),
+    /// A store goes from SQLite into PostgreSQL and back, equal row by row, and serves the same calls.
+    ControlRestore(Options),
     /// A full disk for the audit spool does what the configuration says, and shows.
     ControlSpoolFull(Options),
     /// A server that is killed costs only the calls in flight to it, and each of its sessions one 404.
@@ -68,6 +72,8 @@ pub fn prove(promise: &Promise) -> Result<bool> {
     match promise {
         Promise::ControlEmbedded(options) => control::embedded(options),
         Promise::ControlOutage(options) => control::outage(options),
+        Promise::ControlPublish(options) => control::publish(options),
+        Promise::ControlRestore(options) => control::restore(options),
         Promise::ControlSpoolFull(options) => control::spool_full(options),
         Promise::Kill(options) => kill::prove(options),
         Promise::Reload(options) => reload::prove(options),

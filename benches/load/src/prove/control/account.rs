@@ -24,6 +24,8 @@ pub struct Account {
     pub verdict: String,
     /// Whether it found the export sound.
     pub sound: bool,
+    /// The key that it was verified with.
+    pub key: String,
 }
 
 impl Account {
@@ -45,6 +47,7 @@ impl Account {
             Ok(text) => Self { sound: text.starts_with("sound"), verdict: text, ..Self::default() },
             Err(error) => Self { verdict: error.to_string(), ..Self::default() },
         };
+        account.key = key.trim().to_owned();
         for line in export.lines() {
             let line: Value = serde_json::from_str(line)?;
             // Checkpoints and the manifest are lines as well.

@@ -85,7 +85,9 @@ impl Caller {
             let entry = match &mut paired {
                 Some((connection, request)) if pages.len() % 4 == 3 => {
                     let mut entry = self.call(connection, request);
-                    entry.seen = settings(connection);
+                    if entry.outcome == Outcome::Answered {
+                        entry.seen = Some(settings(connection));
+                    }
                     entry
                 }
                 _ => {
@@ -145,17 +147,19 @@ fn revision(text: &str) -> Option<u64> {
 }
 
 /// The variant that all that an answer shows agrees on: the limit's name and quota, and the server that answered. If
-/// they differ, a number that is no variant.
-fn settings(connection: &Connection) -> Option<u64> {
+/// they differ or one is missing, a number that is no variant.
+fn settings(connection: &Connection) -> u64 {
+    let home = memchr::memmem::find(connection.body(), b"\"home\":\"").map(|at| connection.body()[at + 8]);
+    let policy = connection.header("ratelimit-policy").unwrap_or_default();
+    together(policy, home).unwrap_or(u64::MAX)
+}
+
+fn together(policy: &str, home: Option<u8>) -> Option<u64> {
     // "paired_17";q=1000017;w=1
-    let policy = connection.header("ratelimit-policy")?;
-    let name = policy.split('"').nth(1)?.strip_prefix("paired_")?.parse::<u64>().ok()?;
+    let variant = policy.split('"').nth(1)?.strip_prefix("paired_")?.parse::<u64>().ok()?;
     let quota = policy.split(";q=").nth(1)?.split(';').next()?.parse::<u64>().ok()?;
-    let home = memchr::memmem::find(connection.body(), b"\"home\":\"").map(|at| connection.body()[at + 8])?;
-    let servers = [b'a', b'b'];
-    let together =
-        quota == super::document::quota(name) && home == servers[usize::try_from(name % 2).unwrap_or(0)];
-    Some(if together { name } else { u64::MAX })
+    let server = if variant.is_multiple_of(2) { b'a' } else { b'b' };
+    (quota == super::document::quota(variant) && home == Some(server)).then_some(variant)
 }
 
 #[cfg(test)]
@@ -166,5 +170,13 @@ mod tests {
     fn a_revision_is_read_from_its_header() {
         assert_eq!(revision("default@17"), Some(17));
         assert_eq!(revision("17"), None);
+    }
+
+    #[test]
+    fn settings_that_do_not_belong_together_are_no_variant() {
+        assert_eq!(together("\"paired_17\";q=1000017;w=1", Some(b'b')), Some(17));
+        assert_eq!(together("\"paired_17\";q=1000017;w=1", Some(b'a')), None);
+        assert_eq!(together("\"paired_17\";q=1000016;w=1", Some(b'b')), None);
+        assert_eq!(together("", Some(b'b')), None);
     }
 }

@@ -44,3 +44,13 @@ identity:
 "#
     )
 }
+
+/// The same for callers with keys of the store, and with a credential for server `a` that is a secret of the store.
+pub fn keyed(servers: &[SocketAddr], jwks: &str, variant: u64) -> String {
+    let credential = "max_in_flight: 1000000, credential: { bearer: \"${secret:upstream}\" }";
+    document(servers, jwks, variant).replacen("max_in_flight: 1000000", credential, 1).replacen(
+        "identity:\n",
+        "identity:\n  api_keys: true\n",
+        1,
+    )
+}

@@ -167,6 +167,33 @@ impl Ledger {
         served.revisions = revisions.len();
         served
     }
+
+    /// For each of `publishes` and each of these replicas, how many seconds after the acknowledgement a call was sent
+    /// that an older revision served; 0 if none was. In order.
+    pub fn lags(&self, publishes: &[Publish], replicas: usize) -> Vec<f64> {
+        let mut lags = Vec::with_capacity(publishes.len() * replicas);
+        for replica in 0..replicas {
+            // When each revision was served last.
+            let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+            for entry in self.entries().filter(|entry| entry.replica == replica) {
+                let Some(revision) = entry.revision else { continue };
+                let at = last.entry(revision).or_default();
+                *at = entry.sent.max(*at);
+            }
+            for publish in publishes {
+                let older = last.range(..publish.revision).map(|(_, at)| *at).max().unwrap_or(0);
+                lags.push(older.saturating_sub(publish.acknowledged) as f64 / 1e9);
+            }
+        }
+        lags.sort_by(f64::total_cmp);
+        lags
+    }
+
+    /// The newest revision that served a call at a replica; 0 if none did.
+    pub fn newest(&self, replica: usize) -> u64 {
+        let at = self.entries().filter(|entry| entry.replica == replica);
+        at.filter_map(|entry| entry.revision).max().unwrap_or(0)
+    }
 }
 
 /// How an account of calls differs from the ledger.
@@ -252,6 +279,17 @@ mod tests {
         let served = Ledger::new(vec![bad]).served(&publishes);
         assert_eq!((served.backwards, served.torn), (2, 1));
         assert_eq!(served.behind, 17.0, "revision 2 was in force since 10, and at 27 the first was served");
+    }
+
+    #[test]
+    fn lags_are_of_each_publication_at_each_replica() {
+        let publishes = [publish(1, 0), publish(2, 10), publish(3, 20)];
+        let mut other = entry("c", 14, 1, 10);
+        other.replica = 1;
+        let pages = vec![entry("a", 11, 1, 10), entry("b", 20, 2, 20), entry("d", 21, 3, 30), other];
+        let ledger = Ledger::new(vec![pages]);
+        assert_eq!(ledger.lags(&publishes, 2), [0.0, 0.0, 0.0, 0.0, 1.0, 4.0]);
+        assert_eq!((ledger.newest(0), ledger.newest(1), ledger.newest(2)), (3, 1, 0));
     }
 
     #[test]

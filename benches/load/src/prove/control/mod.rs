@@ -13,12 +13,20 @@ mod embedded;
 pub mod ledger;
 mod outage;
 pub mod postgres;
+mod publish;
 pub mod redis;
 pub mod replica;
+mod restore;
 mod spool_full;
+pub mod tables;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::{Checks, Options, Scratch};
 use crate::Result;
@@ -31,10 +39,16 @@ use replica::{Replica, Setup};
 
 pub(super) use embedded::prove as embedded;
 pub(super) use outage::prove as outage;
+pub(super) use publish::prove as publish;
+pub(super) use restore::prove as restore;
 pub(super) use spool_full::prove as spool_full;
 
 /// Who calls.
 const CALLER: &str = "load";
+/// File with the issuer's keys.
+const JWKS: &str = "jwks.json";
+/// File with the keys that seal secrets.
+const KEYS: &str = "master.keys";
 
 /// Replicas of one PostgreSQL, in front of two servers.
 struct Fleet {
@@ -42,6 +56,7 @@ struct Fleet {
     replicas: Vec<Replica>,
     servers: Vec<(Process, SocketAddr)>,
     issuer: Issuer,
+    binary: PathBuf,
     // Last: the others have files in it.
     scratch: Scratch,
 }
@@ -54,29 +69,50 @@ impl Fleet {
         replicas: usize,
         more: impl Fn(&Path) -> String,
     ) -> Result<Self> {
+        let mut fleet = Self::stage(name, tollgate)?;
+        let (_, document) = fleet.document(0);
+        for _ in 0..replicas {
+            fleet.add(None, Some(&document), &more)?;
+        }
+        Ok(fleet)
+    }
+
+    /// Starts what replicas need, without any.
+    fn stage(name: &str, tollgate: Option<&Path>) -> Result<Self> {
         let scratch = Scratch::new(name)?;
         let postgres = Postgres::start(&scratch.0.join("postgres"))?;
         let servers = ["a", "b"].iter().map(|name| start_fixture(name, None)).collect::<Result<Vec<_>>>()?;
         let issuer = Issuer::new()?;
-        let jwks = scratch.0.join("jwks.json");
-        issuer.write_jwks(&jwks)?;
-        let addresses: Vec<SocketAddr> = servers.iter().map(|(_, address)| *address).collect();
-        let document = document::document(&addresses, &jwks.to_string_lossy(), 0);
+        issuer.write_jwks(&scratch.0.join(JWKS))?;
+        write_master_key(&scratch.0.join(KEYS))?;
         let binary = gateway_binary(tollgate)?;
-        let replicas = (1..=replicas).map(|number| {
-            let dir = scratch.0.join(format!("replica-{number}"));
-            Replica::start(Setup {
-                binary: binary.clone(),
-                more: more(&dir),
-                role: None,
-                store: Some(postgres.url()),
-                keys: None,
-                document: Some(document.clone()),
-                dir,
-            })
-        });
-        let replicas = replicas.collect::<Result<Vec<_>>>()?;
-        Ok(Self { postgres, replicas, servers, issuer, scratch })
+        Ok(Self { postgres, replicas: Vec::new(), servers, issuer, binary, scratch })
+    }
+
+    /// Starts another replica; without a document it has those of the store.
+    fn add(
+        &mut self,
+        role: Option<&'static str>,
+        document: Option<&str>,
+        more: impl Fn(&Path) -> String,
+    ) -> Result<()> {
+        let dir = self.file(&format!("replica-{}", self.replicas.len() + 1));
+        self.replicas.push(Replica::start(Setup {
+            binary: self.binary.clone(),
+            more: more(&dir),
+            role,
+            store: Some(self.postgres.url()),
+            keys: Some(self.file(KEYS)),
+            document: document.map(str::to_owned),
+            dir,
+        })?);
+        Ok(())
+    }
+
+    /// A variant of the document, with its number.
+    fn document(&self, variant: u64) -> (u64, String) {
+        let servers: Vec<SocketAddr> = self.servers.iter().map(|(_, address)| *address).collect();
+        (variant, document::document(&servers, &self.file(JWKS).to_string_lossy(), variant))
     }
 
     /// The ordinary route of each replica, for a caller of that name.
@@ -88,4 +124,13 @@ impl Fleet {
     fn file(&self, name: &str) -> PathBuf {
         self.scratch.0.join(name)
     }
+}
+
+/// Writes a new key that seals secrets, as replicas of one store share it.
+fn write_master_key(path: &Path) -> Result<()> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "no randomness")?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(writeln!(file, "k1 {}", STANDARD.encode(key))?)
 }

@@ -16,6 +16,8 @@ use crate::process::{self, Process};
 
 /// How long it may take until the listeners answer; a debug build on a busy machine needs most of it.
 const START: Duration = Duration::from_secs(40);
+/// How long it may take until the admin token is known, which is looked for every 5 s.
+const KNOWN: Duration = Duration::from_secs(15);
 /// Lines of a log that are shown.
 const SHOWN: usize = 30;
 
@@ -158,14 +160,19 @@ impl Replica {
         Api::new(self.admin, token)
     }
 
-    /// The token that it made for its operator at its first start.
+    /// The admin listener for the operator of this installation, once it knows the token, which is looked up in the
+    /// store after the start. `made_by`: the replica that made the token, at the first start of all.
     ///
     /// # Errors
-    /// There is none.
-    pub fn admin_token(&self) -> Result<String> {
-        let path = self.setup.dir.join("data/admin.token");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(text.trim().to_owned())
+    /// There is none, or it is not accepted in time.
+    pub fn operator(&self, made_by: &Self) -> Result<Api> {
+        let path = made_by.setup.dir.join("data/admin.token");
+        process::wait_until("the admin token is accepted", KNOWN, || {
+            let token = fs::read_to_string(&path).unwrap_or_default();
+            !token.is_empty() && self.api(token.trim()).get("/api/v1/me").is_ok()
+        })
+        .map_err(|error| format!("{error}\n{}", self.log()))?;
+        Ok(self.api(fs::read_to_string(&path)?.trim()))
     }
 
     /// A figure of `/metrics`: the sum of the samples whose line begins with `name`.
