@@ -283,7 +283,7 @@ async fn the_embedded_store_tries_on_callers_and_says_why_not_on_replicas() {
     publish(&publisher, &keyed("s", &up.url()), None).await.unwrap();
     let callers = callers(&store, 16).await;
     let revision = async |key: &str| {
-        let caller = Caller::new(process.mcp_address(), "/mcp/s").bearer(key);
+        let caller = Caller::new(process.mcp_address().unwrap(), "/mcp/s").bearer(key);
         let answer = caller.ask(&caller.modern("tools/list", json!({}))).await;
         (answer.status(), answer.header("x-tollgate-revision").unwrap_or_default().to_owned())
     };
