@@ -42,6 +42,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/hostile/run.py --smoke
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/topology.py
+	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/release.py
 	for promise in streams reload restart kill shared-limits takeover control-publish control-outage control-spool-full control-restore control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 

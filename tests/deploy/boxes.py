@@ -24,7 +24,7 @@ def lacking():
         return f"{', '.join(gone)}: not installed"
     if os.geteuid() != 0:
         return "not root"
-    probe = "ip link add probe type bridge && mount -t tmpfs tmpfs /mnt"
+    probe = "ip link add probe type bridge && ip link add one type veth peer name other && mount -t tmpfs tmpfs /mnt"
     done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", probe], capture_output=True, text=True, timeout=30)
     return f"no namespaces: {done.stderr.strip()}" if done.returncode else None
 
@@ -32,14 +32,14 @@ def lacking():
 class Boxes:
     """All boxes of one compose file, in `folder`."""
 
-    def __init__(self, compose, folder, names):
+    def __init__(self, compose, folder, names, aliases=None):
         self.compose, self.folder = compose, pathlib.Path(folder)
         self.services = compose["services"]
         self.addresses = {name: f"{SUBNET}.{10 + number}" for number, name in enumerate(names)}
         for name in names:
-            for network in self.services[name]["networks"].values():
+            for network in self.services.get(name, {}).get("networks", {}).values():
                 self.addresses[name] = (network or {}).get("ipv4_address", self.addresses[name])
-        hosts = [f"{address} {name}" for name, address in self.addresses.items()]
+        hosts = [f"{address} {name} {' '.join((aliases or {}).get(name, []))}" for name, address in self.addresses.items()]
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(hosts) + "\n")
         self.running, self.links = {}, 0
         # This process's own place on the bridge: it moved into namespaces of its own before (`enter`).
@@ -84,8 +84,8 @@ class Boxes:
         bind(self.folder / "hosts", "/etc/hosts")
         for own, program in programs.items():
             bind(program, f"/usr/local/bin/{own}")
-        for source, target in binds:
-            bind(source, target)
+        for source, target, writable in binds:
+            bind(source, target, "bind" if writable else "bind,ro")
         for config in service.get("configs", []):
             bind(self.compose["configs"][config["source"]]["file"], config["target"])
         for secret in service.get("secrets", []):

@@ -131,7 +131,10 @@ def set_of_replicas(name, document, made):
         assert any(path.startswith(place) for place in places), f"{name}: {own} lacks {path}"
     if "internal" in ports:
         advertise = next(v["value"] for v in container["env"] if v["name"] == "TOLLGATE_ADVERTISE")
-        assert advertise == f"$(POD_NAME).{own}.mcp.svc:7946" and "POD_NAME" in variables, advertise
+        # With a name for all certificates the address has to be one that needs no look-up.
+        by_address = "name: tollgate-replica" in configuration
+        wanted = "$(POD_IP):7946" if by_address else f"$(POD_NAME).{own}.mcp.svc:7946"
+        assert advertise == wanted and ("POD_IP" if by_address else "POD_NAME") in variables, advertise
     return role
 
 

@@ -95,8 +95,8 @@ class Caller:
 
 
 class Topology:
-    def __init__(self, folder, binary):
-        self.folder, self.binary = folder, binary
+    def __init__(self, folder, binary, names, aliases=None):
+        self.folder, self.binary, self.place = folder, binary, "control"
         shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets", "__pycache__"))
         self.secrets = folder / "deploy/compose/secrets"
         subprocess.run([folder / "deploy/compose/secrets.sh"], check=True, capture_output=True)
@@ -108,7 +108,7 @@ class Topology:
             if service["image"].startswith("tollgate:"):
                 service["command"] = json.loads(re.search(r"^ENTRYPOINT (.*)", image, re.M)[1]) + service["command"]
                 service["environment"].update(re.findall(r"(TOLLGATE_\w+)=(\S+)", image))
-        self.boxes = boxes.Boxes(compose, folder, NAMES)
+        self.boxes = boxes.Boxes(compose, folder, names, aliases)
 
     def secret(self, name):
         return (self.secrets / name).read_text().strip()
@@ -117,7 +117,7 @@ class Topology:
         self.boxes.start(name, {"tollgate": self.binary, "tollgate-start": self.folder / "deploy/systemd/tollgate-start"})
 
     def api(self, method, path, body=None):
-        status, _, text = http(method, f"http://control:9090/api/v1{path}", self.secret("admin_token"), body)
+        status, _, text = http(method, f"http://{self.place}:9090/api/v1{path}", self.secret("admin_token"), body)
         assert status < 300, f"{method} {path}: {status} {text}"
         return json.loads(text) if text else None
 
@@ -278,7 +278,7 @@ class Topology:
         # The image's own folder is under /usr, which is this machine's and read-only: the file is bound elsewhere.
         service["volumes"][0]["target"] = "/opt/haproxy.cfg"
         command[-1] = "/opt/haproxy.cfg"
-        self.boxes.start("balancer", {"haproxy": haproxy / "usr/sbin/haproxy"}, command, (99, 99), [(library, f"/opt/{library.name}")])
+        self.boxes.start("balancer", {"haproxy": haproxy / "usr/sbin/haproxy"}, command, (99, 99), [(library, f"/opt/{library.name}", False)])
         caller = Caller("balancer", self.key)
         eventually("the balancer serves", lambda: caller.send("ping")[0] == 200)
         caller.initialize()
@@ -290,6 +290,10 @@ class Topology:
         say(f"through the balancer as well; the access log has the client's address ({ours}), not the balancer's")
         return caller
 
+    def asked(self, query):
+        answer = http("GET", "http://prometheus:9090/api/v1/query?query=" + urllib.request.quote(query))
+        return json.loads(answer[2])["data"]["result"] if answer[0] == 200 else []
+
     def prometheus(self):
         program = TOOLS / "prometheus/usr/bin/prometheus"
         if not program.exists():
@@ -298,20 +302,21 @@ class Topology:
         service = self.boxes.services["prometheus"]
         self.boxes.start("prometheus", {"prometheus": program}, ["prometheus", *service["command"]], (65534, 65534))
 
-        def asked(query):
-            answer = http("GET", "http://prometheus:9090/api/v1/query?query=" + urllib.request.quote(query))
-            return json.loads(answer[2])["data"]["result"] if answer[0] == 200 else []
-
         def up():
             try:
-                return [r for r in asked('up{job="tollgate"} == 1')]
+                return self.asked('up{job="tollgate"} == 1')
             except OSError:
                 return []
 
         eventually("Prometheus scrapes all", lambda: len(up()) == 3, 40)
         rules = json.loads(http("GET", "http://prometheus:9090/api/v1/rules")[2])["data"]["groups"][0]["rules"]
         assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
-        say(f"prometheus: {len(up())} targets up, {len(rules)} rules loaded")
+        # All is well, so no alert may be about to fire; how fast this machine is, is not the question.
+        time.sleep(11)
+        for rule in rules:
+            found = [] if rule["name"] == "TollgateSlow" else self.asked(rule["query"])
+            assert not found, f"{rule['name']} is about {found}"
+        say(f"prometheus: {len(up())} targets up, {len(rules)} rules loaded, none has anything to say")
         wrong = http("GET", "http://tollgate-1:9091/metrics", self.secret("admin_token"))[0]
         api = http("GET", "http://control:9090/api/v1/me", self.secret("metrics_token"))[0]
         assert (wrong, api) == (401, 401), (wrong, api)
@@ -348,9 +353,17 @@ class Topology:
         assert all(Caller(place, self.key).send("ping")[0] == 200 for place in DATA)
         # First what it has in hand, then what `fail` says.
         eventually("fail decides", lambda: direct.call() == 200 and self.metric("tollgate-1", "tollgate_limit_fallbacks_total") > 0)
+        # What the alert says, of those that were connected and of nobody else.
+        alert = "tollgate_limit_server_up == 0 and max_over_time(tollgate_limit_server_up[1d]) == 1"
+        assert alert in (ROOT / "deploy/prometheus/alerts.yaml").read_text()
+        if "prometheus" in self.boxes.running:
+            def lost():
+                return {result["metric"]["instance"] for result in self.asked(alert)}
+            eventually("the alert", lambda: lost() == {f"{place}:9091" for place in DATA}, 40)
         self.valkey()
         eventually("it is back", lambda: all(self.metric(p, "tollgate_limit_server_up") == 1 for p in DATA))
-        say("valkey killed: calls go on (fail: local), tollgate_limit_fallbacks_total counts; started again: connected again")
+        say("valkey killed: calls go on (fail: local), tollgate_limit_fallbacks_total counts, the alert is about "
+            "the data replicas; started again: connected again")
         code = self.boxes.stop("control")
         assert code == 0, f"control ended with {code}:\n{self.boxes.log('control')}"
         assert caller.call() == 200
@@ -398,28 +411,9 @@ class Topology:
         say("SIGTERM: they end with 0")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strict", action="store_true", help="fail where it cannot be run")
-    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and volumes")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    binary = pathlib.Path(os.environ.get("TOLLGATE", ROOT / "target/debug/tollgate")).resolve()
-    assert binary.exists(), f"{binary} is not built"
-    why = None if args.inside else boxes.lacking()
-    for program in ("redis-server", "openssl"):
-        why = why or (None if shutil.which(program) else f"{program} is not installed")
-    if why or not list(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        print(f"skipped  topology: {why or 'PostgreSQL is not installed'}")
-        return 1 if args.strict else 0
-    if not args.inside:
-        own = [sys.executable, __file__, *sys.argv[1:], "--inside"]
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", *own])
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="tollgate-topology-"))
-    folder.chmod(0o755)
-    topology = None
+def run(folder, binary):
+    topology = Topology(folder, binary, NAMES)
     try:
-        topology = Topology(folder, binary)
         topology.start()
         callers = topology.call()
         topology.sessions(callers)
@@ -430,14 +424,41 @@ def main():
         topology.outages(balanced)
         topology.audit()
         topology.end()
-        print("topology: all well")
+    finally:
+        topology.boxes.end()
+    print("topology: all well")
+
+
+def main(run, about, script):
+    """The frame of a script that works in namespaces: may it, and may it not."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--strict", action="store_true", help="fail where it cannot be run")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with logs and volumes")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    name = pathlib.Path(script).stem
+    binary = pathlib.Path(os.environ.get("TOLLGATE", ROOT / "target/debug/tollgate")).resolve()
+    if not binary.exists():
+        print(f"FAILED   {name}: {binary} is not built")
+        return 1
+    why = None if args.inside else boxes.lacking()
+    for program in ("redis-server", "openssl"):
+        why = why or (None if shutil.which(program) else f"{program} is not installed")
+    if why or not list(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        print(f"skipped  {name}: {why or 'PostgreSQL is not installed'}")
+        return 1 if args.strict else 0
+    if not args.inside:
+        own = [sys.executable, script, *sys.argv[1:], "--inside"]
+        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", *own])
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"tollgate-{name}-"))
+    folder.chmod(0o755)
+    try:
+        run(folder, binary)
         return 0
     except AssertionError as error:
-        print(f"FAILED   topology: {error}")
+        print(f"FAILED   {name}: {error}")
         return 1
     finally:
-        if topology:
-            topology.boxes.end()
         if args.keep:
             print(f"kept: {folder}")
         else:
@@ -445,4 +466,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, __doc__, __file__))
