@@ -191,7 +191,7 @@ FLEET = dashboard("tollgate-fleet", "Tollgate: fleet", [INSTANCE], [
     ]),
     ("Shared limits", [
         graph("Server reached", "short", (f"tollgate_limit_server_up{{{BY_INSTANCE}}}", "{{instance}}"),
-              description="0 for replicas without a server of shared limits, too."),
+              description="0 for replicas without such a server, and for control planes, too."),
         graph("Trips", "reqps", (rate("tollgate_limit_trips_total", BY_INSTANCE, "instance, outcome"), "{{outcome}} {{instance}}"),
               description="Each fetches tokens for many calls."),
         graph("Decided without it", "reqps",

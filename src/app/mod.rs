@@ -10,6 +10,7 @@
 mod admin;
 mod audit;
 mod authn;
+mod canaries;
 mod certificates;
 mod core;
 mod database;

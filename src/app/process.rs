@@ -26,6 +26,7 @@ use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
 use crate::snapshot::SnapshotCell;
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -118,6 +119,9 @@ impl Process {
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
         let auditor = audit::open(document.document())?;
+        if let Some(database) = &database {
+            database.herald.record_in(&auditor);
+        }
         let valkey = settings::valkey(&document, &*files)?;
         let core =
             Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store, valkey);
@@ -164,6 +168,7 @@ impl Process {
         }
         let operators = options.role.has_control_plane().then(|| Operators {
             publisher: database.as_ref().map(|d| d.publisher.clone()),
+            herald: database.as_ref().map(|d| d.herald.clone()),
             ledger,
             fleet,
             events: live::start(&core, &runtimes, &shown, database.as_ref()),
@@ -193,6 +198,11 @@ impl Process {
     /// Publishes documents, if they come from a store.
     pub fn publisher(&self) -> Option<&Publisher> {
         self.database.as_ref().map(|d| &d.publisher)
+    }
+
+    /// Starts and ends canaries, if documents come from a store.
+    pub fn canaries(&self) -> Option<&Canaries> {
+        self.database.as_ref().map(|d| &d.canaries)
     }
 
     /// The store, if documents come from one.

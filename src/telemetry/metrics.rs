@@ -21,7 +21,7 @@ use super::handles::{
     Grid, RouteMetrics, RouteServer, RouteShared, ServerMetrics, TargetMetrics, TenantMetrics,
 };
 use super::jwks::{JwksAges, JwksCollector};
-use super::label::ReloadOutcome;
+use super::label::{CanaryEnd, ReloadOutcome};
 use super::names::{self, OTHER};
 use super::process::ProcessCollector;
 use super::series::{Gone, RouteEntry, ServerEntry, Slot, State, TenantEntry};
@@ -92,6 +92,8 @@ impl std::fmt::Debug for Metrics {
 
 struct Families {
     auth_failures: Arc<Family<Counter>>,
+    canaries_ended: Arc<Family<Counter>>,
+    canary_calls: Arc<Family<Counter>>,
     gateway_seconds: Arc<Family<Histogram>>,
     label_overflow: Arc<Family<Counter>>,
     limit_fallbacks: Arc<Family<Counter>>,
@@ -296,6 +298,11 @@ impl Metrics {
         self.single.reload_success.set(i64::from(outcome.is_success()));
     }
 
+    /// Counts a canary that this process has ended.
+    pub fn canary_ended(&self, end: CanaryEnd) {
+        self.families.canaries_ended.child(&[end.as_str()]).inc();
+    }
+
     /// Says that an issuer's keys were fetched now; their age counts from here at each scrape.
     pub fn jwks_fetched(&self, issuer: &str) {
         self.jwks.fetched(issuer);
@@ -326,6 +333,7 @@ impl Metrics {
         f.target_in_flight.forget(&gone.targets, 3);
         f.target_ejections.forget(&gone.targets, 3);
         f.auth_failures.forget(&gone.tenants, 1);
+        f.canary_calls.forget(&gone.tenants, 1);
         gone.count()
     }
 
@@ -373,6 +381,9 @@ impl Metrics {
             shared: Slot::new(Arc::new(TenantMetrics {
                 failures: [const { OnceLock::new() }; super::label::AuthFailure::COUNT],
                 family: self.families.auth_failures.clone(),
+                canary: [const { [const { OnceLock::new() }; super::label::CanaryOutcome::COUNT] };
+                    super::label::CanarySide::COUNT],
+                canary_family: self.families.canary_calls.clone(),
                 label: tenant.into(),
             })),
             routes: HashMap::new(),
@@ -460,6 +471,8 @@ impl Families {
         }
         Self {
             auth_failures: make(&names::AUTH_FAILURES, registry),
+            canaries_ended: make(&names::CANARIES_ENDED, registry),
+            canary_calls: make(&names::CANARY_CALLS, registry),
             gateway_seconds: make(&names::GATEWAY_SECONDS, registry),
             label_overflow: make(&names::LABEL_OVERFLOW, registry),
             limit_fallbacks: make(&names::LIMIT_FALLBACKS, registry),

@@ -24,7 +24,7 @@ def lacking():
         return f"{', '.join(gone)}: not installed"
     if os.geteuid() != 0:
         return "not root"
-    probe = "ip link add probe type bridge && mount -t tmpfs tmpfs /mnt"
+    probe = "ip link add probe type bridge && ip link add one type veth peer name other && mount -t tmpfs tmpfs /mnt"
     done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", probe], capture_output=True, text=True, timeout=30)
     return f"no namespaces: {done.stderr.strip()}" if done.returncode else None
 

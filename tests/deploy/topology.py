@@ -290,6 +290,10 @@ class Topology:
         say(f"through the balancer as well; the access log has the client's address ({ours}), not the balancer's")
         return caller
 
+    def asked(self, query):
+        answer = http("GET", "http://prometheus:9090/api/v1/query?query=" + urllib.request.quote(query))
+        return json.loads(answer[2])["data"]["result"] if answer[0] == 200 else []
+
     def prometheus(self):
         program = TOOLS / "prometheus/usr/bin/prometheus"
         if not program.exists():
@@ -298,20 +302,21 @@ class Topology:
         service = self.boxes.services["prometheus"]
         self.boxes.start("prometheus", {"prometheus": program}, ["prometheus", *service["command"]], (65534, 65534))
 
-        def asked(query):
-            answer = http("GET", "http://prometheus:9090/api/v1/query?query=" + urllib.request.quote(query))
-            return json.loads(answer[2])["data"]["result"] if answer[0] == 200 else []
-
         def up():
             try:
-                return [r for r in asked('up{job="tollgate"} == 1')]
+                return self.asked('up{job="tollgate"} == 1')
             except OSError:
                 return []
 
         eventually("Prometheus scrapes all", lambda: len(up()) == 3, 40)
         rules = json.loads(http("GET", "http://prometheus:9090/api/v1/rules")[2])["data"]["groups"][0]["rules"]
         assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
-        say(f"prometheus: {len(up())} targets up, {len(rules)} rules loaded")
+        # All is well, so no alert may be about to fire; how fast this machine is, is not the question.
+        time.sleep(11)
+        for rule in rules:
+            found = [] if rule["name"] == "TollgateSlow" else self.asked(rule["query"])
+            assert not found, f"{rule['name']} is about {found}"
+        say(f"prometheus: {len(up())} targets up, {len(rules)} rules loaded, none has anything to say")
         wrong = http("GET", "http://tollgate-1:9091/metrics", self.secret("admin_token"))[0]
         api = http("GET", "http://control:9090/api/v1/me", self.secret("metrics_token"))[0]
         assert (wrong, api) == (401, 401), (wrong, api)
@@ -348,9 +353,17 @@ class Topology:
         assert all(Caller(place, self.key).send("ping")[0] == 200 for place in DATA)
         # First what it has in hand, then what `fail` says.
         eventually("fail decides", lambda: direct.call() == 200 and self.metric("tollgate-1", "tollgate_limit_fallbacks_total") > 0)
+        # What the alert says, of those that were connected and of nobody else.
+        alert = "tollgate_limit_server_up == 0 and max_over_time(tollgate_limit_server_up[1d]) == 1"
+        assert alert in (ROOT / "deploy/prometheus/alerts.yaml").read_text()
+        if "prometheus" in self.boxes.running:
+            def lost():
+                return {result["metric"]["instance"] for result in self.asked(alert)}
+            eventually("the alert", lambda: lost() == {f"{place}:9091" for place in DATA}, 40)
         self.valkey()
         eventually("it is back", lambda: all(self.metric(p, "tollgate_limit_server_up") == 1 for p in DATA))
-        say("valkey killed: calls go on (fail: local), tollgate_limit_fallbacks_total counts; started again: connected again")
+        say("valkey killed: calls go on (fail: local), tollgate_limit_fallbacks_total counts, the alert is about "
+            "the data replicas; started again: connected again")
         code = self.boxes.stop("control")
         assert code == 0, f"control ended with {code}:\n{self.boxes.log('control')}"
         assert caller.call() == 200

@@ -1,6 +1,7 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
 mod audit_api;
+mod canary;
 mod documents;
 pub mod events;
 mod identities;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use tollgate::app::{Document, Options, Process, Role};
 use tollgate::base::{Scope, TenantId};
+use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
 
 use crate::support::{Caller, Folder, within};
@@ -72,6 +74,10 @@ impl Replica {
     /// Where it keeps its files.
     pub fn data_dir(&self) -> std::path::PathBuf {
         self.folder.path().join("data")
+    }
+
+    pub fn canaries(&self) -> Canaries {
+        self.process().canaries().expect("documents come from a store").clone()
     }
 
     pub fn publisher(&self) -> Publisher {
