@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::{Authority, Folder, PATIENCE, eventually};
@@ -120,7 +121,7 @@ impl Valkey {
     }
 
     fn spawn(&self) -> Child {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         if let Some(guard) = &self.guard {
             command.arg(self.folder.write("valkey.conf", &guard.settings));
         }
@@ -169,6 +170,18 @@ impl Drop for Valkey {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The name by which the server is installed here: either does.
+fn program() -> &'static str {
+    static PROGRAM: LazyLock<&str> = LazyLock::new(|| {
+        let there = |name: &str| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+        };
+        if there("valkey-server") { "valkey-server" } else { "redis-server" }
+    });
+    &PROGRAM
 }
 
 fn free_port() -> u16 {
