@@ -60,6 +60,7 @@ use self::trail::Ledger;
 use crate::base::{Clock, Secret};
 use crate::limit::Rate;
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::Store;
 
 pub use self::problem::Problem;
@@ -116,6 +117,8 @@ pub struct ControlConfig {
     pub store: Option<Store>,
     /// Documents, if they come from a store.
     pub publisher: Option<Publisher>,
+    /// Canaries of those documents.
+    pub canaries: Option<Canaries>,
     /// Sessions and streams of all replicas.
     pub fleet: Option<Fleet>,
     /// The time.
@@ -143,6 +146,7 @@ impl ControlConfig {
             events: Arc::new(Hub::new()),
             store: None,
             publisher: None,
+            canaries: None,
             fleet: None,
             clock: Clock::default(),
             request_timeout: Duration::from_secs(30),

@@ -1,6 +1,7 @@
 //! The operations of `/api/v1`, one file per resource, and what they share.
 
 mod audit;
+mod canary;
 mod documents;
 mod events;
 mod health;
@@ -8,6 +9,7 @@ mod keys;
 mod objects;
 mod own;
 mod people;
+mod questions;
 mod replicas;
 mod secrets;
 mod sessions;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -34,6 +37,7 @@ use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
 use crate::base::{Role, TenantId};
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::{Store, Time};
 
 /// What handlers share. Cloning it is a reference count.
@@ -49,6 +53,8 @@ struct Inner {
     readers: events::Readers,
     store: Option<Store>,
     publisher: Option<Publisher>,
+    canaries: Option<Canaries>,
+    questions: Arc<Semaphore>,
     fleet: Option<Fleet>,
 }
 
@@ -63,6 +69,8 @@ impl Api {
             readers: events::Readers::default(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
+            canaries: config.canaries.clone(),
+            questions: Arc::new(Semaphore::new(questions::AT_ONCE)),
             fleet: config.fleet.clone(),
         }))
     }
@@ -88,6 +96,20 @@ impl Api {
     fn fleet(&self) -> Result<&Fleet, Problem> {
         let missing = || Problem::unavailable("no_data_plane", "this process knows of no sessions");
         self.0.fleet.as_ref().ok_or_else(missing)
+    }
+
+    /// What starts and ends canaries.
+    pub(super) fn canaries(&self) -> Result<&Canaries, Problem> {
+        self.publisher()?;
+        self.0
+            .canaries
+            .as_ref()
+            .ok_or_else(|| Problem::unavailable("no_store", "this process has no canaries"))
+    }
+
+    /// A place among the questions that are worked on.
+    fn question(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.questions.clone().try_acquire_owned().map_err(|_| questions::busy())
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {
@@ -142,6 +164,8 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = sessions::operations(router);
     let router = tenants::operations(router);
     let router = documents::operations(router);
+    let router = canary::operations(router);
+    let router = questions::operations(router);
     let router = objects::operations(router);
     let router = secrets::operations(router);
     let router = audit::operations(router);

@@ -5,6 +5,7 @@ mod documents;
 mod identities;
 mod outage;
 mod planes;
+mod questions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
