@@ -175,7 +175,8 @@ async fn show_canary(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
 ) -> Result<Response, Problem> {
-    let latest = api.canaries()?.list(&tenant, 1).await?.pop().ok_or_else(Problem::not_found)?;
+    let none = || Problem::new(StatusCode::NOT_FOUND, "no_canary", "nothing was tried for this tenant yet");
+    let latest = api.canaries()?.list(&tenant, 1).await?.pop().ok_or_else(none)?;
     answer(&api, StatusCode::OK, &latest).await
 }
 
