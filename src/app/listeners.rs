@@ -17,7 +17,9 @@ use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, authn, metrics, settings};
+use crate::audit::AuditKey;
 use crate::config::Validated;
+use crate::control::events::Hub;
 use crate::control::fleet::Fleet;
 use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, ControlConfig, Exposure};
@@ -110,6 +112,10 @@ pub(super) struct Operators {
     pub(super) ledger: Arc<dyn Ledger>,
     /// Sessions and streams, here and elsewhere.
     pub(super) fleet: Fleet,
+    /// What happens, for whoever follows it.
+    pub(super) events: Arc<Hub>,
+    /// What exports of the audit are signed with.
+    pub(super) audit_key: Option<Arc<AuditKey>>,
 }
 
 /// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.
@@ -130,7 +136,7 @@ pub(super) fn admin(
     let config = match operators {
         Some(operators) => {
             if let Some((_, herald)) = &operators.canaries {
-                herald.publish_in(&config.events);
+                herald.publish_in(&operators.events);
             }
             ControlConfig {
                 store: Some(core.store.clone()),
@@ -139,6 +145,9 @@ pub(super) fn admin(
                 authenticator: authn::start(core, runtimes),
                 ledger: Some(operators.ledger),
                 fleet: Some(operators.fleet),
+                events: operators.events,
+                audit_key: operators.audit_key,
+                audit_is_followed: core.audit.is_enabled(),
                 ..config
             }
         }

@@ -20,7 +20,7 @@ use crate::app::listeners::{Held, Operators, Sockets};
 use crate::app::options::{Options, Role};
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
-use crate::app::{audit, demo, listeners, settings, shared_sessions, state, tasks};
+use crate::app::{audit, demo, listeners, live, settings, shared_sessions, state, tasks};
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
@@ -171,6 +171,8 @@ impl Process {
             canaries: database.as_ref().map(|d| (d.canaries.clone(), d.herald.clone())),
             ledger,
             fleet,
+            events: live::start(&core, &runtimes, &shown, database.as_ref()),
+            audit_key: audit.as_ref().map(|audit| audit.key.clone()),
         });
         let metrics =
             listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, operators)?;

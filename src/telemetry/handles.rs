@@ -145,6 +145,19 @@ impl Grid {
             self.family.child(&[tenant, route, server, method.as_str(), outcome.as_str()])
         })
     }
+
+    /// Requests since the start, and those that did not end well.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let mut totals = (0, 0);
+        for row in self.rows.iter().filter_map(OnceLock::get) {
+            for (outcome, counter) in Outcome::ALL.iter().zip(row.iter()) {
+                let count = counter.get().map_or(0, Counter::get);
+                totals.0 += count;
+                totals.1 += if outcome.is_error() { count } else { 0 };
+            }
+        }
+        totals
+    }
 }
 
 /// The metrics of one server, whatever routes lead to it.

@@ -63,6 +63,17 @@ impl Default for Caps {
     }
 }
 
+/// What requests come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that have ended.
+    pub calls: u64,
+    /// Those that did not end well.
+    pub errors: u64,
+    /// Streams that are open now.
+    pub streams: u64,
+}
+
 /// Every series of the process. Shared as `Arc<Metrics>`.
 pub struct Metrics {
     registry: Registry,
@@ -200,6 +211,25 @@ impl Metrics {
         let state = &mut *self.state.lock();
         let tenant = self.tenant_label(state, tenant.as_str());
         self.tenant_entry(state, tenant).shared.arc.clone()
+    }
+
+    /// What each tenant's requests come to since the start. Tenants past their cap are [`OTHER`], requests that no route
+    /// takes the empty name.
+    pub fn traffic(&self) -> Vec<(Box<str>, Traffic)> {
+        let state = self.state.lock();
+        let of = |entry: &TenantEntry| {
+            let mut sum = Traffic::default();
+            for route in entry.routes.values() {
+                sum.streams += u64::try_from(route.shared.arc.streams.get()).unwrap_or(0);
+                for server in route.servers.values() {
+                    let (calls, errors) = server.arc.requests.totals();
+                    sum.calls += calls;
+                    sum.errors += errors;
+                }
+            }
+            sum
+        };
+        state.tenants.iter().map(|(name, entry)| (name.clone(), of(entry))).collect()
     }
 
     /// Open client connections.

@@ -236,6 +236,7 @@ impl Plane {
             publisher: Some(publisher.clone()),
             canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}))),
             ledger: Some(ledger.clone()),
+            audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)

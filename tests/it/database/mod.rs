@@ -1,7 +1,9 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
+mod audit_api;
 mod canary;
 mod documents;
+pub mod events;
 mod identities;
 mod outage;
 mod planes;
@@ -68,6 +70,11 @@ impl Replica {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
         Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone()).await
+    }
+
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
     }
 
     pub fn canaries(&self) -> Canaries {
