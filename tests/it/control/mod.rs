@@ -2,6 +2,7 @@
 
 mod attack;
 mod generated;
+mod history;
 mod identity;
 mod listeners;
 mod objects;
