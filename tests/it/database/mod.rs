@@ -8,6 +8,7 @@ mod health;
 mod identities;
 mod outage;
 mod planes;
+mod questions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
