@@ -41,6 +41,8 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	tests/clients/gateway.sh --smoke
 	tests/hostile/run.py --smoke
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
+	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/topology.py
+	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/release.py
 	for promise in streams reload restart kill shared-limits takeover control-publish control-outage control-spool-full control-restore control-embedded control-whatif; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 

@@ -157,7 +157,8 @@ TRAFFIC = dashboard("tollgate-traffic", "Tollgate: traffic", [INSTANCE, TENANT, 
     ("Refused", [
         graph("Credentials", "reqps", (rate("tollgate_auth_failures_total", BY_TENANT, "tenant, reason"), "{{tenant}} {{reason}}")),
         graph("Policy", "reqps", (rate("tollgate_policy_denials_total", BY_ROUTE, "tenant, route"), "{{tenant}} {{route}}")),
-        graph("Limits", "reqps", (rate("tollgate_limit_refusals_total", BY_ROUTE, "tenant, route, limit"), "{{route}} {{limit}}")),
+        graph("Limits", "reqps", (rate("tollgate_limit_refusals_total", BY_ROUTE, "tenant, route, limit"), "{{route}} {{limit}}"),
+              (rate("tollgate_limit_fallbacks_total", BY_ROUTE, "tenant, route, limit"), "without its server: {{route}} {{limit}}")),
     ]),
     ("Servers", [
         graph("Errors", "reqps", (rate("tollgate_upstream_errors_total", BY_TENANT, "tenant, server, kind"), "{{server}} {{kind}}")),
@@ -187,6 +188,15 @@ FLEET = dashboard("tollgate-fleet", "Tollgate: fleet", [INSTANCE], [
         graph("Attempts to load", "short",
               (f"sum by (instance, outcome) (increase(tollgate_config_reloads_total{{{BY_INSTANCE}}}[5m]))", "{{instance}} {{outcome}}")),
         graph("Age of issuers' keys", "s", (f"max by (issuer) (tollgate_jwks_age_seconds{{{BY_INSTANCE}}})", "{{issuer}}")),
+    ]),
+    ("Shared limits", [
+        graph("Server reached", "short", (f"tollgate_limit_server_up{{{BY_INSTANCE}}}", "{{instance}}"),
+              description="0 for replicas without such a server, and for control planes, too."),
+        graph("Trips", "reqps", (rate("tollgate_limit_trips_total", BY_INSTANCE, "instance, outcome"), "{{outcome}} {{instance}}"),
+              description="Each fetches tokens for many calls."),
+        graph("Decided without it", "reqps",
+              (rate("tollgate_limit_fallbacks_total", BY_INSTANCE, "tenant, route, limit"), "{{tenant}} {{route}} {{limit}}"),
+              description="Calls for which a limit's fail decided."),
     ]),
     ("Audit", [
         graph("Size of the spool", "bytes", (f"tollgate_audit_spool_bytes{{{BY_INSTANCE}}}", "{{instance}}")),

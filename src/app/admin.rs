@@ -73,7 +73,8 @@ impl Admin {
         self.connections.get().map_or(0, |c| c.open() as u64)
     }
 
-    fn last_reload(&self) -> Option<ReloadState> {
+    /// The last attempt to load a configuration.
+    pub(super) fn last_reload(&self) -> Option<ReloadState> {
         let LastReload { at, outcome, error } = self.reloader.status().1?;
         Some(ReloadState { at, outcome: outcome.as_str(), error })
     }

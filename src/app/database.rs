@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::app::StartError;
+use crate::app::canaries::Herald;
 use crate::app::documents::DocumentServer;
 use crate::app::options::{Environment, Role};
 use crate::app::runtimes::Runtimes;
@@ -14,6 +15,7 @@ use crate::base::{Clock, Scope, TenantId};
 use crate::config::{self, Validated};
 use crate::mcp::session::BootId;
 use crate::snapshot::State;
+use crate::source::canary::{Canaries, Holder, Watcher};
 use crate::source::{
     Begun, Cache, Change, Feed, FeedSettings, Follower, Identity, Member, PublishError, Publisher,
     Registries, Serve,
@@ -35,6 +37,9 @@ pub(super) struct Database {
     pub(super) publisher: Publisher,
     pub(super) member: Arc<Member>,
     pub(super) feed: Arc<Feed>,
+    pub(super) canaries: Canaries,
+    pub(super) herald: Arc<Herald>,
+    holder: Arc<Holder>,
 }
 
 /// What the database is opened with.
@@ -71,8 +76,13 @@ impl Database {
             path: model.data_dir.join("cache"),
             source,
         })?;
-        let follower = Arc::new(Follower::new(store.clone(), serve.clone(), cache, POLL));
+        let herald = Herald::new(clock.clone(), opening.state.metrics.clone());
+        let replica = replica_name(&model.data_dir);
+        let holder = Arc::new(Holder::new(store.clone(), serve.clone(), replica.clone(), herald.tell()));
+        let follower = Follower::new(store.clone(), serve.clone(), cache, holder.clone(), POLL);
+        let follower = Arc::new(follower);
         let publisher = Publisher::new(store.clone(), serve);
+        let canaries = Canaries::new(store.clone(), publisher.clone(), herald.tell());
         if let Some(text) = opening.seed {
             seed(&follower, &publisher, text).await?;
         }
@@ -87,13 +97,14 @@ impl Database {
         feed.begin().await;
         let identity = Identity {
             boot: Uuid::from_u128(opening.boot.0),
-            replica: replica_name(&model.data_dir),
+            replica,
             role: opening.role.as_str(),
             address: opening.address.clone(),
             started_at: Time::now(&clock),
         };
         let member = Arc::new(Member::new(store.clone(), identity, follower.clone()));
-        Ok(Self { store, documents, follower, publisher, member, feed: Arc::new(feed) })
+        let feed = Arc::new(feed);
+        Ok(Self { store, documents, follower, publisher, member, feed, canaries, herald, holder })
     }
 
     /// Follows the store and tells it of us until the process ends.
@@ -104,6 +115,10 @@ impl Database {
         runtimes.control(async move { member.run().await });
         let feed = self.feed.clone();
         runtimes.control(async move { feed.run().await });
+        let (holder, boot) = (self.holder.clone(), self.member.identity().boot);
+        runtimes.control(async move { holder.run(boot).await });
+        let watcher = Watcher::new(self.store.clone(), self.publisher.clone(), boot, self.herald.tell());
+        runtimes.control(watcher.run());
     }
 }
 

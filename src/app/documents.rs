@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::app::options::Environment;
 use crate::app::reload::{hooks, read_file};
@@ -15,7 +16,10 @@ use crate::base::{Scope, TenantId};
 use crate::config::{
     self, Canonical, Loaded, LoadedPlatform, SourceError, Sources, SystemSources, Terms, Validated, model,
 };
-use crate::snapshot::{CompileError, Snapshot, SnapshotCell, State, compile_tenant};
+use crate::snapshot::{
+    Canary, CompileError, Snapshot, SnapshotCell, State, TenantSnapshot, compile_beside, compile_tenant,
+};
+use crate::source::canary::Beside;
 use crate::source::{Refusal, SecretValues, Serve, Stored};
 
 /// Serves the documents of one store.
@@ -110,6 +114,21 @@ impl DocumentServer {
         loaded.into_result().map_err(|diagnostics| Refusal::Document(Box::new(diagnostics)))
     }
 
+    /// A candidate beside `base`.
+    fn beside(
+        &self,
+        tenants: &[model::Tenant],
+        base: &TenantSnapshot,
+        beside: &Beside,
+        secrets: &SecretValues,
+    ) -> Result<Canary, Refusal> {
+        let validated = self.validated(tenants, &beside.tenant, &beside.document.content, secrets)?;
+        let revision = beside.document.revision.unsigned_abs();
+        let compiled = compile_beside(base, &validated, revision, &self.origin, &self.state, &read_file);
+        let candidate = compiled.map_err(|e| refused(&e))?;
+        Ok(Canary::new(beside.id, base.revision, candidate, beside.chooser.clone(), beside.counts.clone()))
+    }
+
     fn publish(&self, current: &mut Current, snapshot: Snapshot) {
         let own = snapshot.tenant(&TenantId::default()).map_or(0, |own| own.revision);
         self.state.metrics.config_revision(own);
@@ -128,7 +147,7 @@ impl DocumentServer {
         let changed = names.iter().filter(|name| find(&current.tenants, name) != find(&tenants, name));
         // The operator's own routes keep out of tenants' places.
         let changed: Vec<TenantId> = changed.cloned().chain([TenantId::default()]).collect();
-        let mut snapshot = Snapshot::new(self.cell.load().tenants().cloned());
+        let mut snapshot = self.cell.load().again();
         let gone = current.tenants.iter().map(|t| TenantId::new(t.name.as_str()));
         for gone in gone.filter(|gone| !names.contains(gone)).collect::<Vec<_>>() {
             snapshot = snapshot.without(&gone);
@@ -188,6 +207,40 @@ impl Serve for DocumentServer {
         let trial = state::state(&self.settings, &self.state.clock);
         compile_tenant(&validated, 0, &self.origin, &trial, &read_file).map_err(|e| refused(&e))?;
         Ok(warnings)
+    }
+
+    fn serve_beside(&self, beside: &Beside, secrets: &SecretValues) -> Result<(), Refusal> {
+        let (tenant, revision) = (&beside.tenant, beside.base.unsigned_abs());
+        // As in `serve`: nothing comes between what is compiled and what is published.
+        let mut current = self.current.lock();
+        let snapshot = self.cell.load();
+        let outcome = match snapshot.tenant(tenant).filter(|base| base.revision == revision) {
+            Some(base) => self.beside(&current.tenants, base, beside, secrets).map(Some),
+            // The head has moved: there is nothing to stand beside.
+            None => Ok(None),
+        };
+        let (canary, outcome) = match outcome {
+            Ok(candidate) => (candidate.map(Arc::new), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        self.publish(&mut current, snapshot.with_canary(tenant, canary));
+        outcome
+    }
+
+    fn end_beside(&self, tenant: &TenantId, canary: Uuid) {
+        let mut current = self.current.lock();
+        let snapshot = self.cell.load();
+        if snapshot.canary(tenant).is_some_and(|c| c.id() == canary) {
+            self.publish(&mut current, snapshot.with_canary(tenant, None));
+        }
+    }
+
+    fn trial(&self, tenant: &TenantId, content: &[u8], secrets: &SecretValues) -> Result<Snapshot, Refusal> {
+        let tenants = self.current.lock().tenants.clone();
+        let validated = self.validated(&tenants, tenant, content, secrets)?;
+        let trial = state::state(&self.settings, &self.state.clock);
+        let compiled = compile_tenant(&validated, 0, &self.origin, &trial, &read_file);
+        Ok(Snapshot::new([compiled.map_err(|e| refused(&e))?.snapshot]))
     }
 
     fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String> {

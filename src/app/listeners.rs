@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::app::admin::Admin;
+use crate::app::canaries::Herald;
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
 use crate::app::handover::{self, Inherited};
@@ -16,7 +17,9 @@ use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, authn, metrics, settings};
+use crate::audit::AuditKey;
 use crate::config::Validated;
+use crate::control::events::Hub;
 use crate::control::fleet::Fleet;
 use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, ControlConfig, Exposure};
@@ -102,10 +105,16 @@ pub(super) fn mcp(
 pub(super) struct Operators {
     /// Publishes documents, if they come from a store.
     pub(super) publisher: Option<Publisher>,
+    /// Tells of canaries, if documents come from a store.
+    pub(super) herald: Option<Arc<Herald>>,
     /// Records uses of the API.
     pub(super) ledger: Arc<dyn Ledger>,
     /// Sessions and streams, here and elsewhere.
     pub(super) fleet: Fleet,
+    /// What happens, for whoever follows it.
+    pub(super) events: Arc<Hub>,
+    /// What exports of the audit are signed with.
+    pub(super) audit_key: Option<Arc<AuditKey>>,
 }
 
 /// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.
@@ -124,14 +133,22 @@ pub(super) fn admin(
         metrics::start(&core.model, &runtimes.control, &runtimes.background, state.clone(), successor)?;
     let config = settings::control(&core.model, Exposure::of(&address));
     let config = match operators {
-        Some(operators) => ControlConfig {
-            store: Some(core.store.clone()),
-            publisher: operators.publisher,
-            authenticator: authn::start(core, runtimes),
-            ledger: Some(operators.ledger),
-            fleet: Some(operators.fleet),
-            ..config
-        },
+        Some(operators) => {
+            if let Some(herald) = &operators.herald {
+                herald.publish_in(&operators.events);
+            }
+            ControlConfig {
+                store: Some(core.store.clone()),
+                publisher: operators.publisher,
+                authenticator: authn::start(core, runtimes),
+                ledger: Some(operators.ledger),
+                fleet: Some(operators.fleet),
+                events: operators.events,
+                audit_key: operators.audit_key,
+                audit_is_followed: core.audit.is_enabled(),
+                ..config
+            }
+        }
         None => ControlConfig { api: false, ..config },
     };
     let _on_control = runtimes.control.enter();

@@ -10,6 +10,7 @@
 mod admin;
 mod audit;
 mod authn;
+mod canaries;
 mod certificates;
 mod core;
 mod database;
@@ -21,6 +22,7 @@ mod handover;
 mod internal;
 mod keys;
 mod listeners;
+mod live;
 mod metrics;
 mod options;
 mod parts;
@@ -35,7 +37,9 @@ mod signals;
 mod state;
 mod tasks;
 
-pub use audit::{Drained, Tail, checkpoint, checkpoint_all, key_file as audit_key_file};
+pub use audit::{
+    Drained, Tail, checkpoint, checkpoint_all, erase as audit_erase, key_file as audit_key_file,
+};
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
 pub use options::{Document, Environment, Options, Role};

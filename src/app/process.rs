@@ -20,12 +20,13 @@ use crate::app::listeners::{Held, Operators, Sockets};
 use crate::app::options::{Options, Role};
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
-use crate::app::{audit, demo, listeners, settings, shared_sessions, state, tasks};
+use crate::app::{audit, demo, listeners, live, settings, shared_sessions, state, tasks};
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
 use crate::snapshot::SnapshotCell;
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -118,6 +119,9 @@ impl Process {
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
         let auditor = audit::open(document.document())?;
+        if let Some(database) = &database {
+            database.herald.record_in(&auditor);
+        }
         let valkey = settings::valkey(&document, &*files)?;
         let core =
             Core::new(&document, state, cell, keys.ring.clone(), telemetry, boot, auditor, store, valkey);
@@ -164,8 +168,11 @@ impl Process {
         }
         let operators = options.role.has_control_plane().then(|| Operators {
             publisher: database.as_ref().map(|d| d.publisher.clone()),
+            herald: database.as_ref().map(|d| d.herald.clone()),
             ledger,
             fleet,
+            events: live::start(&core, &runtimes, &shown, database.as_ref()),
+            audit_key: audit.as_ref().map(|audit| audit.key.clone()),
         });
         let metrics =
             listeners::admin(&runtimes, &sockets, reloader.certificates(), shown, &core, operators)?;
@@ -191,6 +198,11 @@ impl Process {
     /// Publishes documents, if they come from a store.
     pub fn publisher(&self) -> Option<&Publisher> {
         self.database.as_ref().map(|d| &d.publisher)
+    }
+
+    /// Starts and ends canaries, if documents come from a store.
+    pub fn canaries(&self) -> Option<&Canaries> {
+        self.database.as_ref().map(|d| &d.canaries)
     }
 
     /// The store, if documents come from one.

@@ -15,6 +15,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Replace the admin token that the first start made.
+    AdminToken(AdminTokenArgs),
     /// Verify, export and sign what the audit recorded.
     Audit(AuditArgs),
     /// Write everything in the store into one file that either database engine can be restored from.
@@ -325,6 +327,28 @@ pub(super) struct AuditArgs {
     pub(super) store: StoreArgs,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminTokenArgs {
+    #[command(subcommand)]
+    pub(super) command: AdminTokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AdminTokenCommand {
+    /// Make another one on the store itself, for when the old one is lost. Written to `admin.token` in the data folder. A
+    /// running gateway accepts it within two seconds, and the old one no more.
+    Reset {
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Ask a running gateway for another one. The old one is refused at once. The new one replaces the file that the old
+    /// one was read from, and is printed if it came from elsewhere.
+    Rotate {
+        #[command(flatten)]
+        api: super::remote::ApiArgs,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
     /// Sign a checkpoint over all chains of a tenant, and print it. Keep it elsewhere, for `verify --since`.
@@ -332,6 +356,18 @@ pub(super) enum AuditCommand {
         /// Whose chains.
         #[arg(long, default_value = "default")]
         tenant: String,
+    },
+    /// Erase what events of a principal say, in the store. The log can still be verified; that it was done is recorded.
+    Erase {
+        /// Whose log.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// Whose events: the whole principal id, such as `corp|alice`.
+        #[arg(long)]
+        principal: String,
+        /// Why. Recorded.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Write a tenant's events to standard output.
     Export {

@@ -1,6 +1,6 @@
 //! `tollgate audit`.
 
-use std::io::{BufReader, Write as _};
+use std::io::BufReader;
 
 use super::args::{AuditArgs, AuditCommand};
 use super::store::with;
@@ -30,6 +30,16 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             println!("{line}");
             Ok(true)
         }
+        AuditCommand::Erase { tenant, principal, reason } => {
+            let tenant = TenantId::new(tenant.as_str());
+            let events = with(settings, async |store| {
+                store.prepare().await.map_err(|e| e.to_string())?;
+                let done = app::audit_erase(store, &tenant, principal, "tollgate audit", reason.as_deref());
+                done.await.map_err(|e| e.to_string())
+            })?;
+            println!("{events} events of {principal} erased");
+            Ok(true)
+        }
         AuditCommand::Export { tenant, format, from, to, principal } => {
             let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let format = ExportFormat::parse(format).ok_or("--format: expected jsonl, csv or cef")?;
@@ -46,12 +56,10 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 ..AuditFilter::default()
             };
             with(settings, async |store| {
-                let mut out = std::io::stdout().lock();
-                export(store, &key, &TenantId::new(tenant.as_str()), &filter, format, async |piece| {
-                    out.write_all(&piece)
-                })
-                .await
-                .map_err(|e| e.to_string())
+                let mut out = std::io::stdout();
+                export(store, &key, &TenantId::new(tenant.as_str()), &filter, format, true, &mut out)
+                    .await
+                    .map_err(|e| e.to_string())
             })?;
             Ok(true)
         }

@@ -1,5 +1,6 @@
 //! The command line. The only place that reads the environment.
 
+mod admin_token;
 mod args;
 mod audit;
 mod backup;
@@ -25,6 +26,7 @@ use args::{Args, Command, SchemaArgs};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
+        Command::AdminToken(args) => admin_token::run(&args),
         Command::Audit(audit) => audit::run(&audit),
         Command::Backup(args) => backup::backup(&args),
         Command::Check(check) => check::run(&check),

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::actor::Proof;
 use super::authn::Authenticator;
 use crate::base::Secret;
-use crate::store::{Store, StoreError};
+use crate::store::{ADMIN_TOKEN_REPLACED, Channel, Listener, Notification, Store, StoreError};
 
 /// The file in the data folder.
 pub const FILE: &str = "admin.token";
@@ -25,8 +25,8 @@ const NAME: &str = "bootstrap";
 const PREFIX: &str = "tga_";
 /// Base62 characters of a token: 256 bits.
 const LENGTH: usize = 43;
-/// How often a replica looks whether the token was replaced, and tries again while the store is away.
-const REFRESH: Duration = Duration::from_secs(5);
+/// How often a replica looks whether the token was replaced, unless it is told, and tries again while the store is away.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// Why there is no admin token.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,7 @@ pub async fn keep(
     made: impl Fn(Made) + Send + Sync,
 ) {
     let (mut failing, mut prepared) = (false, false);
+    let mut listener = store.listen();
     loop {
         let outcome = async {
             // Whoever is first makes the tables.
@@ -123,8 +124,34 @@ pub async fn keep(
             }
             Err(_) => {}
         }
-        tokio::time::sleep(REFRESH).await;
+        tokio::select! {
+            () = tokio::time::sleep(REFRESH) => {}
+            () = replaced(&mut listener) => {}
+        }
     }
+}
+
+/// Waits for word that the token was replaced.
+async fn replaced(listener: &mut Listener) {
+    loop {
+        if let Notification::Message { channel: Channel::Identity, payload } = listener.next().await
+            && payload == ADMIN_TOKEN_REPLACED
+        {
+            return;
+        }
+    }
+}
+
+/// Makes another token in place of the one there is, by somebody who works on the store itself, and writes the file.
+///
+/// # Errors
+///
+/// See [`BootstrapError`]. If the store fails, the file has a token that is not in force.
+pub async fn reset(store: &Store, data_dir: &Path) -> Result<Made, BootstrapError> {
+    let made = write(data_dir)?;
+    let digest: [u8; 32] = Sha256::digest(made.token.expose()).into();
+    store.platform().replace_admin_token(NAME, &digest).await?;
+    Ok(made)
 }
 
 fn fresh() -> Secret<String> {
@@ -136,11 +163,19 @@ fn fresh() -> Secret<String> {
 
 /// Writes a fresh token, replacing the file at once.
 fn write(data_dir: &Path) -> Result<Made, BootstrapError> {
+    keep_in(&data_dir.join(FILE), fresh())
+}
+
+/// Writes a token to a file, replacing it at once.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn keep_in(path: &Path, token: Secret<String>) -> Result<Made, BootstrapError> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let path = data_dir.join(FILE);
-    let draft = data_dir.join(format!("{FILE}.new"));
-    let token = fresh();
+    let path = path.to_owned();
+    let draft = path.with_extension("token.new");
     let write = || {
         let _ = std::fs::remove_file(&draft);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

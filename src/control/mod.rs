@@ -112,6 +112,10 @@ pub struct ControlConfig {
     pub ledger: Option<Arc<dyn Ledger>>,
     /// What happens, for whoever follows it.
     pub events: Arc<Hub>,
+    /// Whether somebody publishes what the store has of the audit, actions of the API included.
+    pub audit_is_followed: bool,
+    /// What exports of the audit are signed with; without an audit there is none.
+    pub audit_key: Option<Arc<crate::audit::AuditKey>>,
     /// Where everything is kept. Without it, what needs it answers 503.
     pub store: Option<Store>,
     /// Documents, if they come from a store.
@@ -141,6 +145,8 @@ impl ControlConfig {
             authenticator: Arc::new(Authenticator::new(None, Clock::default())),
             ledger: None,
             events: Arc::new(Hub::new()),
+            audit_is_followed: false,
+            audit_key: None,
             store: None,
             publisher: None,
             fleet: None,

@@ -111,6 +111,8 @@ permissions! {
     SecretsWrite = "secrets:write", Holder::From(Role::Admin);
     /// Search, export and follow the audit log
     AuditRead = "audit:read", Holder::FromOrAuditor(Role::Admin);
+    /// Erase what events of a principal say
+    AuditErase = "audit:erase", Holder::From(Role::Admin);
     /// Read recorded bodies
     AuditBodies = "audit:bodies", Holder::AuditorOnly;
     /// See sessions and streams

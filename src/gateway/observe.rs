@@ -18,13 +18,14 @@ use pingora::protocols::http::ServerSession;
 
 use crate::audit::{Class, Credit, Event, Full, Receipt};
 use crate::base::{Principal, RequestId};
+use crate::canary::{Counts, Ended, Side};
 use crate::gateway::Gateway;
 use crate::gateway::respond::Failure;
 use crate::mcp::version::{Era, Version};
 use crate::snapshot::Route;
 use crate::telemetry::{
-    AccessRecord, MAX_NAME, Method, Outcome, RequestSample, RequestTrace, SampledPrincipal, Sampler,
-    SessionHash, TraceId,
+    AccessRecord, CanaryOutcome, CanarySide, MAX_NAME, Method, Outcome, RequestSample, RequestTrace,
+    SampledPrincipal, Sampler, SessionHash, TraceId,
 };
 use crate::upstream::TargetRef;
 
@@ -33,7 +34,7 @@ pub(crate) struct Observation<'g> {
     gateway: &'g Gateway,
     pub(crate) request_id: RequestId,
     started: Instant,
-    started_ms: u64,
+    pub(crate) started_ms: u64,
     http_method: http::Method,
     user_agent: Option<HeaderValue>,
     pub(crate) trace: RequestTrace,
@@ -63,6 +64,8 @@ pub(crate) struct Observation<'g> {
     /// Whether the server has been asked.
     pub(crate) asked: bool,
     pub(crate) error: Option<String>,
+    /// Where a canary counts it, and on which side the caller is.
+    pub(crate) canary: Option<(Arc<Counts>, Side)>,
     /// Room for the event.
     pub(crate) credit: Option<Credit>,
     /// The event has been recorded, or there is none.
@@ -127,6 +130,7 @@ impl<'g> Observation<'g> {
             upstream: Duration::ZERO,
             asked: false,
             error: None,
+            canary: None,
             credit: None,
             audited: false,
             arguments: None,
@@ -285,9 +289,60 @@ impl Drop for Observation<'_> {
         if let (Some(sampler), Some(route)) = (&self.gateway.parts.sampler, route) {
             self.sample(sampler, route);
         }
+        if let (Some((counts, side)), Some(route)) = (&self.canary, route) {
+            let ended = ended(self.outcome);
+            // As everywhere: a stream that stays open says nothing about speed, and neither does a refusal.
+            let timed = ended != Ended::Denied && !self.method.stays_open();
+            counts.record(*side, ended, timed.then_some(record.duration));
+            route.tenant_metrics.canary_called(side_label(*side), ended_label(ended));
+        }
         let metrics = route.map_or(&self.gateway.unrouted, |r| &r.metrics);
         let server = (route.is_some() && self.asked).then_some(0);
         self.gateway.parts.telemetry.observe(metrics, server, self.method, &self.trace, &record);
+    }
+}
+
+fn side_label(side: Side) -> CanarySide {
+    match side {
+        Side::Base => CanarySide::Base,
+        Side::Candidate => CanarySide::Candidate,
+    }
+}
+
+fn ended_label(ended: Ended) -> CanaryOutcome {
+    match ended {
+        Ended::Denied => CanaryOutcome::Denied,
+        Ended::Failed => CanaryOutcome::Failed,
+        Ended::Ok => CanaryOutcome::Ok,
+    }
+}
+
+/// What a canary makes of a request that ended so: an error is what we or the server did not manage. What a tool or a
+/// server says of the request itself is an answer, and so is the client's own fault.
+fn ended(outcome: Outcome) -> Ended {
+    match outcome {
+        Outcome::Denied
+        | Outcome::Forbidden
+        | Outcome::Limited
+        | Outcome::NotFound
+        | Outcome::Unauthenticated
+        | Outcome::UnknownItem => Ended::Denied,
+        Outcome::Internal
+        | Outcome::Overload
+        | Outcome::Timeout
+        | Outcome::UpstreamCredential
+        | Outcome::UpstreamError
+        | Outcome::UpstreamUnavailable => Ended::Failed,
+        Outcome::BadRequest
+        | Outcome::ClientGone
+        | Outcome::ClientSlow
+        | Outcome::HeaderMismatch
+        | Outcome::Ok
+        | Outcome::RpcError
+        | Outcome::SessionUnknown
+        | Outcome::ToolError
+        | Outcome::TooLarge
+        | Outcome::UnsupportedVersion => Ended::Ok,
     }
 }
 

@@ -13,13 +13,14 @@ use pingora::protocols::http::ServerSession;
 
 use crate::auth::{AuthError, Blame, Credential, Identity, challenge};
 use crate::base::Principal;
+use crate::canary::Side;
 use crate::gateway::observe::Observation;
 use crate::gateway::respond::{self, Failure};
 use crate::gateway::step::admit::Origin;
 use crate::gateway::tls::ClientCertificate;
 use crate::gateway::{After, Gateway, Stop, body, headers, wellknown};
 use crate::mcp::session::Binding;
-use crate::snapshot::Route;
+use crate::snapshot::{Canary, Route};
 use crate::telemetry::{AuthFailure, Outcome};
 
 /// How long a request may wait for keys that its token needs and that are being fetched.
@@ -165,6 +166,10 @@ impl Gateway {
         // 3 identify
         let identity = self.identify(session, seen, &route).await?;
         seen.principal = Some(identity.principal.clone());
+        let route = match snapshot.canary(&route.tenant) {
+            None => route,
+            Some(canary) => tried(canary, route, &identity, seen, common, (&host, path))?,
+        };
         let caller = Caller { route, identity };
         Self::check_reach(&caller)?;
         if session.req_header().method == Method::POST {
@@ -267,6 +272,29 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// The route of the side that a caller is on. What came before (hosts, paths, metadata, identity) was the base's; what a
+/// candidate does not have is not there for those who are served it.
+fn tried(
+    canary: &Canary,
+    route: Arc<Route>,
+    identity: &Identity,
+    seen: &mut Observation<'_>,
+    common: &mut headers::Common<'_>,
+    (host, path): (&str, &str),
+) -> Result<Arc<Route>, Stop> {
+    let side = canary.side(&identity.principal.id, seen.started_ms);
+    seen.canary = Some((canary.counts().clone(), side));
+    if side == Side::Base {
+        return Ok(route);
+    }
+    let Some(route) = canary.candidate().find(host, path).cloned() else {
+        return Err(Failure::no_route().into());
+    };
+    common.revision = Some(route.revision.clone());
+    seen.route = Some(route.clone());
+    Ok(route)
 }
 
 fn server_name<'a>(seen: &'a Observation<'_>) -> &'a str {

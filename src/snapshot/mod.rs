@@ -5,9 +5,13 @@
 //! revocations, metrics), so that a change resets no counter, bucket, session or breaker, and a tenant whose document does
 //! not compile keeps its last good one while the others go on.
 //!
+//! A tenant may have a [`Canary`]: a candidate beside the revision in force, and who of its callers is served it. It goes as
+//! soon as the tenant's revision is another one than it was started on.
+//!
 //! [`SnapshotCell`] publishes: a request loads the snapshot once and keeps it to its end, so it never sees half of a
 //! change. The revision it was served by is in the header [`REVISION`] of the answer.
 
+mod canary;
 mod cell;
 mod compile;
 mod identities;
@@ -18,10 +22,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ahash::AHashMap;
+
+pub use canary::Canary;
 pub use cell::SnapshotCell;
 pub use compile::{
-    CompileError, Compiled, CompiledTenant, MAX_FILE, State, compile, compile_tenant, policy_findings,
-    recompile,
+    CompileError, Compiled, CompiledTenant, MAX_FILE, State, compile, compile_beside, compile_tenant,
+    policy_findings, recompile,
 };
 pub use identities::{Identities, TenantIdentity};
 pub use route::{HashOn, Route};
@@ -46,6 +53,7 @@ pub struct Snapshot {
     placed: Vec<Arc<TenantSnapshot>>,
     operator: Option<Arc<TenantSnapshot>>,
     places: Places,
+    canaries: AHashMap<TenantId, Arc<Canary>>,
 }
 
 /// The compiled document of one tenant.
@@ -68,6 +76,11 @@ impl TenantSnapshot {
         &self.routes
     }
 
+    /// The route for a host and a path, of those of this tenant.
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        self.table.find(host, path)
+    }
+
     /// On which terms it was compiled.
     pub fn terms(&self) -> &Terms {
         &self.terms
@@ -77,10 +90,14 @@ impl TenantSnapshot {
 impl Snapshot {
     /// Puts tenants together.
     pub fn new(tenants: impl IntoIterator<Item = Arc<TenantSnapshot>>) -> Self {
-        Self::of(tenants.into_iter().map(|tenant| (tenant.tenant.clone(), tenant)).collect())
+        let tenants = tenants.into_iter().map(|tenant| (tenant.tenant.clone(), tenant)).collect();
+        Self::of(tenants, AHashMap::default())
     }
 
-    fn of(tenants: BTreeMap<TenantId, Arc<TenantSnapshot>>) -> Self {
+    fn of(
+        tenants: BTreeMap<TenantId, Arc<TenantSnapshot>>,
+        mut canaries: AHashMap<TenantId, Arc<Canary>>,
+    ) -> Self {
         static GENERATION: AtomicU64 = AtomicU64::new(0);
         let operator = tenants.get(&TenantId::default()).cloned();
         let placed: Vec<Arc<TenantSnapshot>> =
@@ -92,6 +109,12 @@ impl Snapshot {
         Self {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed) + 1,
             revision: operator.as_ref().map_or_else(|| "".into(), |tenant| tenant.hash.clone()),
+            canaries: {
+                canaries.retain(|tenant, canary| {
+                    tenants.get(tenant).is_some_and(|base| base.revision == canary.base())
+                });
+                canaries
+            },
             tenants,
             placed,
             operator,
@@ -99,12 +122,35 @@ impl Snapshot {
         }
     }
 
+    /// The same, as a snapshot of its own.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(self.tenants.clone(), self.canaries.clone())
+    }
+
     /// The same with another version of one tenant; all others are shared.
     #[must_use]
     pub fn with(&self, tenant: Arc<TenantSnapshot>) -> Self {
         let mut tenants = self.tenants.clone();
         tenants.insert(tenant.tenant.clone(), tenant);
-        Self::of(tenants)
+        Self::of(tenants, self.canaries.clone())
+    }
+
+    /// The same with a canary of one tenant, or without one.
+    #[must_use]
+    pub fn with_canary(&self, tenant: &TenantId, canary: Option<Arc<Canary>>) -> Self {
+        let mut canaries = self.canaries.clone();
+        match canary {
+            Some(canary) => canaries.insert(tenant.clone(), canary),
+            None => canaries.remove(tenant),
+        };
+        Self::of(self.tenants.clone(), canaries)
+    }
+
+    /// The canary of a tenant.
+    pub fn canary(&self, tenant: &TenantId) -> Option<&Arc<Canary>> {
+        // Nearly always there is none at all, and nothing has to be hashed.
+        if self.canaries.is_empty() { None } else { self.canaries.get(tenant) }
     }
 
     /// The same without a tenant.
@@ -112,7 +158,7 @@ impl Snapshot {
     pub fn without(&self, tenant: &TenantId) -> Self {
         let mut tenants = self.tenants.clone();
         tenants.remove(tenant);
-        Self::of(tenants)
+        Self::of(tenants, self.canaries.clone())
     }
 
     /// All tenants, by name.
@@ -136,7 +182,7 @@ impl Snapshot {
     /// The route for a host and a path. What is in a tenant's place is never another's, also if the tenant has no route
     /// there.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.owner(host, path)?.table.find(host, path)
+        self.owner(host, path)?.find(host, path)
     }
 
     /// Whether a host was given to some tenant, and so is served whatever the listener's own list says.

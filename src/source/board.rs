@@ -145,6 +145,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::snapshot::Snapshot;
+    use crate::source::canary::Beside;
     use crate::source::stored::Refusal;
 
     /// Refuses documents that say so.
@@ -162,6 +164,16 @@ mod tests {
 
         fn check(&self, _: &Scope, _: &[u8], _: &SecretValues) -> Result<Vec<String>, Refusal> {
             Ok(Vec::new())
+        }
+
+        fn serve_beside(&self, _: &Beside, _: &SecretValues) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn end_beside(&self, _: &TenantId, _: uuid::Uuid) {}
+
+        fn trial(&self, _: &TenantId, _: &[u8], _: &SecretValues) -> Result<Snapshot, Refusal> {
+            Ok(Snapshot::new([]))
         }
 
         fn diff(&self, _: &Scope, _: &[u8], _: &[u8], _: &SecretValues) -> Vec<String> {

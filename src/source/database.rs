@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use crate::base::{Scope, Secret};
 use crate::source::board::{Board, Served, Taken};
 use crate::source::cache::Cache;
+use crate::source::canary::Holder;
 use crate::source::stored::{SecretValues, Serve, Stored};
 use crate::store::{Channel, Listener, Notification, Page, Store, StoreError};
 
@@ -34,6 +35,7 @@ pub struct Follower {
     serve: Arc<dyn Serve>,
     cache: Cache,
     board: Arc<Board>,
+    canaries: Arc<Holder>,
     poll: Duration,
     /// Taking documents is one at a time.
     seen: tokio::sync::Mutex<i64>,
@@ -77,11 +79,18 @@ pub enum BeginError {
 
 impl Follower {
     /// A follower that has served nothing yet.
-    pub fn new(store: Store, serve: Arc<dyn Serve>, cache: Cache, poll: Duration) -> Self {
+    pub fn new(
+        store: Store,
+        serve: Arc<dyn Serve>,
+        cache: Cache,
+        canaries: Arc<Holder>,
+        poll: Duration,
+    ) -> Self {
         Self {
             store,
             serve,
             cache,
+            canaries,
             board: Arc::default(),
             poll,
             seen: tokio::sync::Mutex::new(0),
@@ -126,6 +135,10 @@ impl Follower {
             Ok(()) => {
                 self.fall_back().await?;
                 self.drop_gone().await;
+                // Before the first request, so that a restart moves nobody to the other side.
+                if let Err(error) = self.canaries.follow(&self.board).await {
+                    tracing::warn!(event = "canaries_unknown", %error);
+                }
                 Ok(if self.board.list().is_empty() { Begun::Nothing } else { Begun::Store })
             }
             Err(error) if error.retry_is_safe() => {
@@ -159,7 +172,10 @@ impl Follower {
 
     /// Catches up once, and tells the log when the store goes and comes.
     pub async fn round(&self) {
-        let error = self.catch_up().await.err();
+        let error = match self.catch_up().await {
+            Ok(()) => self.canaries.follow(&self.board).await.err(),
+            Err(error) => Some(error),
+        };
         let mut away = self.away.lock();
         match (&error, away.is_some()) {
             (Some(error), false) => tracing::error!(
@@ -188,12 +204,14 @@ impl Follower {
                 Notification::Message { channel: Channel::Config, payload } => {
                     if let Some(tenant) = payload.strip_prefix(SECRET) {
                         let scope = Scope::parse(tenant);
+                        self.canaries.again(|d| d.scope == scope && d.names_secrets());
                         self.again(|d| d.scope == scope && d.names_secrets()).await;
                     }
                     return;
                 }
                 Notification::Message { .. } => {}
                 Notification::Missed => {
+                    self.canaries.again(Stored::names_secrets);
                     self.again(Stored::names_secrets).await;
                     return;
                 }
@@ -227,6 +245,10 @@ impl Follower {
     /// Takes documents in their order. `keep`: those that are good go on disk.
     async fn take(&self, documents: Vec<Stored>, keep: bool) {
         for document in documents {
+            if document.scope == Scope::Platform {
+                // What a candidate may say is for its tenant's terms to decide.
+                self.canaries.again(|_| true);
+            }
             let secrets = self.secrets(&document).await;
             let again = self.blocking(document, secrets, keep, false).await;
             for tenant in again {

@@ -4,10 +4,12 @@
 //! - [`database`] follows the heads of the store and puts what moved in force through [`Serve`]; [`cache`] keeps the last
 //!   good documents on disk; [`replica`] tells the store what this process serves, and how far all processes are.
 //! - [`publish`] is the way into the store: compiled first, compared and swapped.
+//! - [`canary`] tries a revision on a share of callers or replicas before it becomes the head.
 //! - [`identity`] follows the feed of users, keys, revocations and roles.
 
 mod board;
 pub mod cache;
+pub mod canary;
 pub mod database;
 mod durable;
 pub mod identity;

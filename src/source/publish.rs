@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::base::Scope;
+use crate::base::{Scope, TenantId};
 use crate::config::{Canonical, Diagnostics, canonical};
+use crate::snapshot::Snapshot;
 use crate::source::database::secret_values;
 use crate::source::replica::{Convergence, LIVE, convergence};
 use crate::source::stored::{Refusal, SecretValues, Serve};
 use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError, Tx};
 
 /// Version of the document format.
-const SCHEMA_VERSION: i32 = 1;
+pub(super) const SCHEMA_VERSION: i32 = 1;
 /// How often the store is asked how far replicas are.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often somebody who does not care what they replace may be overtaken.
@@ -214,6 +215,28 @@ impl Publisher {
             Some(expected) if expected != parent => Err(PublishError::Conflict { expected, found: parent }),
             _ => Ok(checked.published(change.scope.clone(), parent)),
         }
+    }
+
+    /// As [`Publisher::dry_run`], with the canonical document.
+    pub(super) async fn compare(&self, change: &Change) -> Result<(Canonical, Published), PublishError> {
+        let checked = self.check(&change.scope, &change.content).await?;
+        let parent = checked.parent();
+        match change.if_revision {
+            Some(expected) if expected != parent => Err(PublishError::Conflict { expected, found: parent }),
+            _ => Ok((checked.canonical.clone(), checked.published(change.scope.clone(), parent))),
+        }
+    }
+
+    /// Compiles a document of a tenant apart from everything that is served, for questions about it.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn trial(&self, tenant: &TenantId, content: &[u8]) -> Result<Snapshot, PublishError> {
+        let canonical = canonical(content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
+        let secrets = self.secrets(&Scope::Tenant(tenant.clone())).await?;
+        let (serve, tenant) = (self.serve.clone(), tenant.clone());
+        let work = move || serve.trial(&tenant, canonical.as_bytes(), &secrets);
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??)
     }
 
     /// Publishes the bytes of an earlier revision again.

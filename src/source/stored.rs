@@ -7,8 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::base::{Scope, Secret, TenantId};
 use crate::config::Diagnostics;
+use crate::snapshot::Snapshot;
+use crate::source::canary::Beside;
 
 /// One revision of a scope's document.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +70,21 @@ pub trait Serve: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`].
     fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal>;
+
+    /// Serves a candidate to some callers beside the head. The one of the same tenant before it gives way.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then the base is served to everybody.
+    fn serve_beside(&self, beside: &Beside, secrets: &SecretValues) -> Result<(), Refusal>;
+
+    /// Serves the head to everybody again, if it is this canary that some are served.
+    fn end_beside(&self, tenant: &TenantId, canary: Uuid);
+
+    /// Compiles a tenant's document apart from everything that is served.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn trial(&self, tenant: &TenantId, content: &[u8], secrets: &SecretValues) -> Result<Snapshot, Refusal>;
 
     /// What differs between two documents of a scope, in words, one line per change.
     fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String>;

@@ -37,6 +37,27 @@ impl ExportFormat {
     }
 }
 
+/// Takes an export, piece by piece.
+pub trait ExportSink: Send {
+    /// Why a piece is not taken.
+    type Error;
+
+    /// The next piece, which may be empty.
+    ///
+    /// # Errors
+    /// It is not taken; the export ends.
+    fn take(&mut self, piece: Vec<u8>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Writes go on blocking whoever exports: for the command line.
+impl<W: std::io::Write + Send> ExportSink for W {
+    type Error = std::io::Error;
+
+    async fn take(&mut self, piece: Vec<u8>) -> Result<(), std::io::Error> {
+        self.write_all(&piece)
+    }
+}
+
 /// Why an export ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError<E> {
@@ -48,19 +69,26 @@ pub enum ExportError<E> {
     Store(#[from] StoreError),
 }
 
+/// Fields of an event that only auditors read.
+const BODIES: [&str; 2] = ["request_body", "response_body"];
+/// Bytes of a piece, from which on it is handed over.
+const PIECE: usize = 256 << 10;
+
 /// Writes a tenant's events to `sink`, piece by piece. JSON lines are in the order of the chains and hold every event of
-/// the time asked for: those that the filter leaves out as commitments. The others hold what the filter lets through.
+/// the time asked for: those that the filter leaves out as commitments, and so those with bodies unless `bodies`. The
+/// others hold what the filter lets through, without bodies.
 ///
 /// # Errors
 /// [`ExportError`].
-pub async fn export<E>(
+pub async fn export<S: ExportSink>(
     store: &Store,
     key: &AuditKey,
     tenant: &TenantId,
     filter: &AuditFilter,
     format: ExportFormat,
-    mut sink: impl AsyncFnMut(Vec<u8>) -> Result<(), E>,
-) -> Result<(), ExportError<E>> {
+    bodies: bool,
+    sink: &mut S,
+) -> Result<(), ExportError<S::Error>> {
     let mut tx = store.platform().read().await?;
     let chains = tx.audit_chains(tenant).await?;
     let micros = |time: Time| u64::try_from(time.micros()).unwrap_or(0);
@@ -81,7 +109,7 @@ pub async fn export<E>(
                 let hash = statement_hash(line).unwrap_or_default();
                 exporter.checkpoint(line, u64::try_from(*number).unwrap_or(0), &hash, &mut out);
             }
-            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+            sink.take(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
         }
     }
     if format == ExportFormat::Csv {
@@ -105,10 +133,16 @@ pub async fn export<E>(
                     break 'chain;
                 }
                 let payload = event.payload.as_deref();
-                let shown = filter.shows_all()
+                let shown = (filter.shows_all() && bodies)
                     || payload
-                        .and_then(|text| serde_json::from_str(text).ok())
-                        .is_some_and(|json| filter.shows(id.class, &json));
+                        .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok())
+                        .is_some_and(|json| {
+                            // A table has no bodies, and a verifiable line has all that was committed to or nothing.
+                            let readable = bodies
+                                || format != ExportFormat::JsonLines
+                                || BODIES.iter().all(|field| json.get(*field).is_none());
+                            readable && filter.shows(id.class, &json)
+                        });
                 if format == ExportFormat::JsonLines {
                     let stored = Stored {
                         sequence: event.sequence(),
@@ -132,15 +166,18 @@ pub async fn export<E>(
                     let line = if format == ExportFormat::Csv { csv(&row) } else { cef(&row) };
                     out.extend_from_slice(line.as_bytes());
                 }
+                if out.len() >= PIECE {
+                    sink.take(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+                }
             }
-            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+            sink.take(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
         }
         if !out.is_empty() {
-            sink(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
+            sink.take(std::mem::take(&mut out)).await.map_err(ExportError::Sink)?;
         }
     }
     if format == ExportFormat::JsonLines {
         exporter.finish(key, micros(store.now()), &mut out);
     }
-    sink(out).await.map_err(ExportError::Sink)
+    sink.take(out).await.map_err(ExportError::Sink)
 }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use super::tx::q;
-use super::{Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
+use super::{Channel, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
 
 /// A first request that was not answered after this time has died with its replica; another may take its place.
 const DEAD_AFTER: Duration = Duration::from_secs(120);
+
+/// What is notified when a token of the installation was replaced.
+pub const ADMIN_TOKEN_REPLACED: &str = "admin-token";
 
 /// What is known of a request with an `Idempotency-Key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -343,6 +346,7 @@ impl Platform<'_> {
             &hash[..],
             now
         )?;
+        tx.notify(Channel::Identity, ADMIN_TOKEN_REPLACED).await?;
         tx.commit().await
     }
 }

@@ -55,6 +55,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0021_usage",
     1 "0022_audit_days",
     1 "0040_samples",
+    1 "0041_canaries",
     1 "0050_control",
 ];
 

@@ -13,8 +13,10 @@
 
 mod audit;
 mod audit_export;
+mod audit_notice;
 mod audit_read;
 mod backup;
+mod canaries;
 mod control;
 mod engine;
 mod error;
@@ -44,10 +46,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 pub use audit::{AuditBatch, Keys as AuditKeys, NewEvent};
-pub use audit_export::{ExportError, ExportFormat, export};
+pub use audit_export::{ExportError, ExportFormat, ExportSink, export};
+pub use audit_notice::{AuditNotice, AuditRange};
 pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};
 pub use backup::{Into as RestoreInto, Manifest, TableManifest};
-pub use control::{Idempotency, OwnedApiKey, StoredStanding};
+pub use canaries::{Canary, CanaryEnd, CanaryReport, CandidateSource, NewCanary};
+pub use control::{ADMIN_TOKEN_REPLACED, Idempotency, OwnedApiKey, StoredStanding};
 pub use engine::Engine;
 pub use error::{Fault, StoreError};
 pub use identity::{

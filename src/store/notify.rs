@@ -22,6 +22,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// What a notification is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
+    /// Events of the audit were written. Payload: see [`super::AuditNotice`].
+    Audit,
     /// A head moved. Payload: the scope.
     Config,
     /// There are changes of identities. Payload: the sequence number.
@@ -31,11 +33,12 @@ pub enum Channel {
 }
 
 impl Channel {
-    const ALL: [Self; 3] = [Self::Config, Self::Identity, Self::Sessions];
+    const ALL: [Self; 4] = [Self::Audit, Self::Config, Self::Identity, Self::Sessions];
 
     /// Its name in the database.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Audit => "tollgate_audit",
             Self::Config => "tollgate_config",
             Self::Identity => "tollgate_identity",
             Self::Sessions => "tollgate_sessions",

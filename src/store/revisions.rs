@@ -110,7 +110,6 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Conflict`] if the head is not at `if_revision`; the database.
     pub async fn publish(&mut self, scope: &Scope, new: NewRevision<'_>) -> Result<Head, StoreError> {
-        use sha2::Digest as _;
         let now = self.now();
         let name = scope.as_str();
         // There must be a row to lock, or two first publications would race.
@@ -134,26 +133,7 @@ impl Tx {
         {
             return Err(StoreError::Conflict { expected, found });
         }
-        let revision = found + 1;
-        let hash = sha2::Sha256::digest(new.content).to_vec();
-        let size = i64::try_from(new.content.len()).unwrap_or(i64::MAX);
-        q!(
-            self,
-            execute,
-            "INSERT INTO config_revisions
-                (tenant, revision, parent, schema_version, hash, size, content, author, reason, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            name,
-            revision,
-            found,
-            new.schema_version,
-            &hash,
-            size,
-            new.content,
-            new.author,
-            new.reason,
-            now
-        )?;
+        let (revision, hash) = self.append_revision(scope, found, new).await?;
         // On PostgreSQL a trigger does it, because a tenant's role has no right to the counter.
         q!(
             self, execute,
@@ -174,6 +154,45 @@ impl Tx {
         )?;
         self.notify(Channel::Config, name).await?;
         Ok(head)
+    }
+
+    /// Appends a revision without moving the head, whose row the caller has locked. Numbers are those after the newest
+    /// revision: one that was tried as a canary is in the history without having been the head.
+    pub(super) async fn append_revision(
+        &mut self,
+        scope: &Scope,
+        parent: i64,
+        new: NewRevision<'_>,
+    ) -> Result<(i64, Vec<u8>), StoreError> {
+        use sha2::Digest as _;
+        let now = self.now();
+        let newest = q!(
+            self,
+            scalar as i64,
+            "SELECT coalesce(max(revision), 0) FROM config_revisions WHERE tenant = $1",
+            scope.as_str()
+        )?;
+        let revision = newest + 1;
+        let hash = sha2::Sha256::digest(new.content).to_vec();
+        let size = i64::try_from(new.content.len()).unwrap_or(i64::MAX);
+        q!(
+            self,
+            execute,
+            "INSERT INTO config_revisions
+                (tenant, revision, parent, schema_version, hash, size, content, author, reason, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            scope.as_str(),
+            revision,
+            parent,
+            new.schema_version,
+            &hash,
+            size,
+            new.content,
+            new.author,
+            new.reason,
+            now
+        )?;
+        Ok((revision, hash))
     }
 
     /// The head of a scope; `None` if nothing was published.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use prometheus::Histogram;
 
 use super::family::{Counter, Family, Gauge, LabelMap};
-use super::label::{AuthFailure, Method, Outcome, UpstreamError};
+use super::label::{AuthFailure, CanaryOutcome, CanarySide, Method, Outcome, UpstreamError};
 
 /// What a finished request adds to the metrics.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,19 @@ impl Grid {
             self.family.child(&[tenant, route, server, method.as_str(), outcome.as_str()])
         })
     }
+
+    /// Requests since the start, and those that did not end well.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let mut totals = (0, 0);
+        for row in self.rows.iter().filter_map(OnceLock::get) {
+            for (outcome, counter) in Outcome::ALL.iter().zip(row.iter()) {
+                let count = counter.get().map_or(0, Counter::get);
+                totals.0 += count;
+                totals.1 += if outcome.is_error() { count } else { 0 };
+            }
+        }
+        totals
+    }
 }
 
 /// The metrics of one server, whatever routes lead to it.
@@ -224,6 +237,8 @@ impl Drop for ExchangeHeld {
 pub struct TenantMetrics {
     pub(super) failures: [OnceLock<Counter>; AuthFailure::COUNT],
     pub(super) family: Arc<Family<Counter>>,
+    pub(super) canary: [[OnceLock<Counter>; CanaryOutcome::COUNT]; CanarySide::COUNT],
+    pub(super) canary_family: Arc<Family<Counter>>,
     pub(super) label: Box<str>,
 }
 
@@ -232,6 +247,12 @@ impl TenantMetrics {
     pub fn auth_failed(&self, reason: AuthFailure) {
         self.failures[reason as usize]
             .get_or_init(|| self.family.child(&[&self.label, reason.as_str()]))
+            .inc();
+    }
+    /// Counts a call while a canary runs.
+    pub fn canary_called(&self, side: CanarySide, outcome: CanaryOutcome) {
+        self.canary[side as usize][outcome as usize]
+            .get_or_init(|| self.canary_family.child(&[&self.label, side.as_str(), outcome.as_str()]))
             .inc();
     }
 }

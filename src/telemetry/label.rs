@@ -233,6 +233,40 @@ label! {
 }
 
 label! {
+    /// Which of two revisions a caller is served while one is tried.
+    CanarySide {
+        /// The head.
+        Base = "base",
+        /// The one that is tried.
+        Candidate = "candidate",
+    }
+}
+
+label! {
+    /// How a call ended, as far as a canary is about it.
+    CanaryOutcome {
+        /// The gateway refused it.
+        Denied = "denied",
+        /// The gateway or the server failed.
+        Failed = "failed",
+        /// It was answered.
+        Ok = "ok",
+    }
+}
+
+label! {
+    /// How a canary ended.
+    CanaryEnd {
+        /// Somebody ended it, or what it was compared with is gone.
+        Aborted = "aborted",
+        /// The candidate is the head.
+        Promoted = "promoted",
+        /// The candidate did not do well, or its time was over.
+        RolledBack = "rolled_back",
+    }
+}
+
+label! {
     /// How an exchange with an upstream failed.
     UpstreamError {
         /// The connection was refused or unreachable.

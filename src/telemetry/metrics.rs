@@ -21,7 +21,7 @@ use super::handles::{
     Grid, RouteMetrics, RouteServer, RouteShared, ServerMetrics, TargetMetrics, TenantMetrics,
 };
 use super::jwks::{JwksAges, JwksCollector};
-use super::label::ReloadOutcome;
+use super::label::{CanaryEnd, ReloadOutcome};
 use super::names::{self, OTHER};
 use super::process::ProcessCollector;
 use super::series::{Gone, RouteEntry, ServerEntry, Slot, State, TenantEntry};
@@ -63,6 +63,17 @@ impl Default for Caps {
     }
 }
 
+/// What requests come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that have ended.
+    pub calls: u64,
+    /// Those that did not end well.
+    pub errors: u64,
+    /// Streams that are open now.
+    pub streams: u64,
+}
+
 /// Every series of the process. Shared as `Arc<Metrics>`.
 pub struct Metrics {
     registry: Registry,
@@ -81,6 +92,8 @@ impl std::fmt::Debug for Metrics {
 
 struct Families {
     auth_failures: Arc<Family<Counter>>,
+    canaries_ended: Arc<Family<Counter>>,
+    canary_calls: Arc<Family<Counter>>,
     gateway_seconds: Arc<Family<Histogram>>,
     label_overflow: Arc<Family<Counter>>,
     limit_fallbacks: Arc<Family<Counter>>,
@@ -200,6 +213,25 @@ impl Metrics {
         self.tenant_entry(state, tenant).shared.arc.clone()
     }
 
+    /// What each tenant's requests come to since the start. Tenants past their cap are [`OTHER`], requests that no route
+    /// takes the empty name.
+    pub fn traffic(&self) -> Vec<(Box<str>, Traffic)> {
+        let state = self.state.lock();
+        let of = |entry: &TenantEntry| {
+            let mut sum = Traffic::default();
+            for route in entry.routes.values() {
+                sum.streams += u64::try_from(route.shared.arc.streams.get()).unwrap_or(0);
+                for server in route.servers.values() {
+                    let (calls, errors) = server.arc.requests.totals();
+                    sum.calls += calls;
+                    sum.errors += errors;
+                }
+            }
+            sum
+        };
+        state.tenants.iter().map(|(name, entry)| (name.clone(), of(entry))).collect()
+    }
+
     /// Open client connections.
     pub fn connections(&self) -> &Gauge {
         &self.single.connections
@@ -266,6 +298,11 @@ impl Metrics {
         self.single.reload_success.set(i64::from(outcome.is_success()));
     }
 
+    /// Counts a canary that this process has ended.
+    pub fn canary_ended(&self, end: CanaryEnd) {
+        self.families.canaries_ended.child(&[end.as_str()]).inc();
+    }
+
     /// Says that an issuer's keys were fetched now; their age counts from here at each scrape.
     pub fn jwks_fetched(&self, issuer: &str) {
         self.jwks.fetched(issuer);
@@ -296,6 +333,7 @@ impl Metrics {
         f.target_in_flight.forget(&gone.targets, 3);
         f.target_ejections.forget(&gone.targets, 3);
         f.auth_failures.forget(&gone.tenants, 1);
+        f.canary_calls.forget(&gone.tenants, 1);
         gone.count()
     }
 
@@ -343,6 +381,9 @@ impl Metrics {
             shared: Slot::new(Arc::new(TenantMetrics {
                 failures: [const { OnceLock::new() }; super::label::AuthFailure::COUNT],
                 family: self.families.auth_failures.clone(),
+                canary: [const { [const { OnceLock::new() }; super::label::CanaryOutcome::COUNT] };
+                    super::label::CanarySide::COUNT],
+                canary_family: self.families.canary_calls.clone(),
                 label: tenant.into(),
             })),
             routes: HashMap::new(),
@@ -430,6 +471,8 @@ impl Families {
         }
         Self {
             auth_failures: make(&names::AUTH_FAILURES, registry),
+            canaries_ended: make(&names::CANARIES_ENDED, registry),
+            canary_calls: make(&names::CANARY_CALLS, registry),
             gateway_seconds: make(&names::GATEWAY_SECONDS, registry),
             label_overflow: make(&names::LABEL_OVERFLOW, registry),
             limit_fallbacks: make(&names::LIMIT_FALLBACKS, registry),

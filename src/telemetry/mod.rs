@@ -45,9 +45,11 @@ pub use self::family::{Counter, Gauge, Held};
 pub use self::handles::{
     ExchangeHeld, RouteMetrics, Sample, ServerMetrics, StreamHeld, TargetMetrics, TenantMetrics,
 };
-pub use self::label::{AuthFailure, Method, Outcome, ReloadOutcome, UpstreamError};
+pub use self::label::{
+    AuthFailure, CanaryEnd, CanaryOutcome, CanarySide, Method, Outcome, ReloadOutcome, UpstreamError,
+};
 pub use self::lines::{BATCH_DELAY, LineQueue, MAX_LINE, Output, OutputError};
-pub use self::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Caps, Metrics};
+pub use self::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Caps, Metrics, Traffic};
 pub use self::sample::{RequestSample, SampledPrincipal};
 pub use self::sampler::{
     Batch as SampleBatch, MAX_ARGUMENTS as MAX_SAMPLED_ARGUMENTS, MAX_BATCHES as MAX_SAMPLE_BATCHES, Sampler,

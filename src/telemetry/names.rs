@@ -114,6 +114,18 @@ specs! {
     );
     /// Always 1.
     BUILD_INFO = gauge("tollgate_build_info", "Always 1; the labels say what runs.", &["version"]);
+    /// Ended canaries.
+    CANARIES_ENDED = counter(
+        "tollgate_canaries_ended_total",
+        "Canaries that this process has ended, by how.",
+        &["outcome"],
+    );
+    /// Calls of both sides.
+    CANARY_CALLS = counter(
+        "tollgate_canary_calls_total",
+        "Calls while a canary runs, by the side that the caller is on and how they ended.",
+        &["tenant", "side", "outcome"],
+    );
     /// Whether the last attempt was applied.
     CONFIG_RELOAD_SUCCESS = gauge(
         "tollgate_config_reload_success",

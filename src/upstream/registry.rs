@@ -4,6 +4,10 @@
 //! spec creates a server or changes it in place; a server that no document names any more is dropped with
 //! [`Upstreams::retain`] and serves the requests it has.
 //!
+//! A candidate revision's servers stand *beside* those of the head ([`Upstreams::apply_beside`]): one that is the same in
+//! both is one server, with one set of statistics and connections; one that differs is a server of its own, so that
+//! trying a revision changes nothing about the head's.
+//!
 //! A spec is applied after its document has compiled: [`ServerSpec::validate`] says beforehand, without side effects,
 //! whether [`Upstreams::apply`] will succeed.
 
@@ -30,6 +34,8 @@ pub struct Upstreams {
     clock: Clock,
     resolver: Arc<dyn Resolve>,
     servers: RwLock<HashMap<(TenantId, ServerId), Arc<Server>>>,
+    /// Those of candidate revisions.
+    beside: RwLock<HashMap<(TenantId, ServerId), Arc<Server>>>,
     runner: Mutex<Option<Runner>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -56,6 +62,7 @@ impl Upstreams {
             clock,
             resolver,
             servers: RwLock::default(),
+            beside: RwLock::default(),
             runner: Mutex::default(),
             tracker: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -69,12 +76,32 @@ impl Upstreams {
     ///
     /// [`SpecError`]; nothing was changed.
     pub fn apply(&self, spec: ServerSpec) -> Result<Arc<Server>, SpecError> {
+        self.apply_in(&self.servers, spec)
+    }
+
+    /// The server of a candidate revision: the head's own if it is the same, else one beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`]; nothing was changed.
+    pub fn apply_beside(&self, spec: ServerSpec) -> Result<Arc<Server>, SpecError> {
+        match self.get(&spec.tenant, &spec.id) {
+            Some(server) if server.is_as(&spec) => Ok(server),
+            _ => self.apply_in(&self.beside, spec),
+        }
+    }
+
+    fn apply_in(
+        &self,
+        servers: &RwLock<HashMap<(TenantId, ServerId), Arc<Server>>>,
+        spec: ServerSpec,
+    ) -> Result<Arc<Server>, SpecError> {
         let key = (spec.tenant.clone(), spec.id.clone());
-        if let Some(server) = self.servers.read().get(&key).cloned() {
+        if let Some(server) = servers.read().get(&key).cloned() {
             server.apply(spec)?;
             return Ok(server);
         }
-        let mut servers = self.servers.write();
+        let mut servers = servers.write();
         // Another thread may have been faster.
         if let Some(server) = servers.get(&key).cloned() {
             drop(servers);
@@ -101,14 +128,18 @@ impl Upstreams {
     }
 
     /// Drops the servers for which `live` says no. Their background work ends; requests under way go on.
-    pub fn retain(&self, mut live: impl FnMut(&TenantId, &ServerId) -> bool) {
-        self.servers.write().retain(|(tenant, id), server| {
-            let stays = live(tenant, id);
-            if !stays {
-                server.cancel.cancel();
-            }
-            stays
-        });
+    pub fn retain(&self, live: impl FnMut(&TenantId, &ServerId) -> bool) {
+        retain(&self.servers, live);
+    }
+
+    /// The same for servers of candidate revisions.
+    pub fn retain_beside(&self, live: impl FnMut(&TenantId, &ServerId) -> bool) {
+        retain(&self.beside, live);
+    }
+
+    /// Servers of candidate revisions that are none of a head, in no order.
+    pub fn servers_beside(&self) -> Vec<Arc<Server>> {
+        self.beside.read().values().cloned().collect()
     }
 
     /// Starts background work for all servers, present and future, until `shutdown` turns true or its sender is gone.
@@ -123,7 +154,7 @@ impl Upstreams {
             prober: Arc::new(Prober::new()),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
         };
-        for server in self.servers() {
+        for server in self.servers().into_iter().chain(self.servers_beside()) {
             self.start(&runner, &server);
         }
         *slot = Some(runner);
@@ -186,6 +217,19 @@ impl Upstreams {
         spawn(Box::pin(tasks::check(Arc::clone(server), stop.clone())));
         spawn(Box::pin(tasks::examine(Arc::clone(server), stop, Arc::clone(&runner.prober))));
     }
+}
+
+fn retain(
+    servers: &RwLock<HashMap<(TenantId, ServerId), Arc<Server>>>,
+    mut live: impl FnMut(&TenantId, &ServerId) -> bool,
+) {
+    servers.write().retain(|(tenant, id), server| {
+        let stays = live(tenant, id);
+        if !stays {
+            server.cancel.cancel();
+        }
+        stays
+    });
 }
 
 impl Server {

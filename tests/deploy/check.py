@@ -9,58 +9,26 @@ What a linter is missing for is said and counted as skipped; with --strict it fa
 
 import argparse
 import json
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
-TOOLS = ROOT / ".tools/deploy"
-PROMTOOL = ROOT / ".tools/prometheus/usr/bin/promtool"
-KUBERNETES = ["1.30.0", "1.34.0"]
+from chart import chart
+from common import DEPLOY, PROMTOOL, ROOT, Skip, binary, run, tool
+from environment import compose, configurations_are_accepted, database_roles, replica_secrets
+
 # Labels that Prometheus adds by itself.
 SCRAPED_LABELS = {"instance", "job", "le", "pod", "namespace", "container", "service", "endpoint"}
-# Sets of values that the chart is rendered with, beside its defaults.
-CHART_VALUES = DEPLOY / "helm/ci"
-
-
-class Skip(Exception):
-    """A tool is missing."""
 
 
 def text_files():
     """Everything in deploy/ that is read here, and the page about it."""
     files = [p for p in DEPLOY.rglob("*") if p.is_file() and "__pycache__" not in p.parts and "secrets" not in p.parts]
     return sorted([*files, ROOT / "docs/deploy.md"])
-
-
-def run(*command, **options):
-    """Runs a command; its output is part of the failure."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, **options)
-    if done.returncode != 0:
-        raise AssertionError(f"{command[0]} {' '.join(map(str, command[1:4]))}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
-    return done.stdout
-
-
-def tool(name):
-    """A program of the linters' environment, or of the machine."""
-    for found in (TOOLS / "bin" / name, shutil.which(name)):
-        if found and pathlib.Path(found).exists():
-            return found
-    raise Skip(f"{name} is not installed")
-
-
-def binary():
-    """The gateway."""
-    path = pathlib.Path(os.environ.get("TOLLGATE", ROOT / "target/debug/tollgate"))
-    assert path.exists(), f"{path} is not built"
-    return path
 
 
 # ---- facts ----------------------------------------------------------------------------------------------------------
@@ -184,41 +152,6 @@ def variables_exist():
             assert name in known, f"{path.relative_to(ROOT)}: nothing reads {name}"
 
 
-def check_configuration(text, where):
-    """`tollgate check`, with secrets and certificates that are not here replaced by ones that are."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        text = text.replace("/run/secrets/", f"{folder}/")
-        for place in ("tls", "internal"):
-            if f"/etc/tollgate/{place}/" in text:
-                text = text.replace(f"/etc/tollgate/{place}/", f"{folder}/{place}-")
-                certificate = folder / f"{place}-tls.crt"
-                run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-                    "-subj", "/CN=mcp.example.com", "-addext", "subjectAltName=DNS:mcp.example.com",
-                    "-keyout", folder / f"{place}-tls.key", "-out", certificate)
-                shutil.copy(certificate, folder / f"{place}-ca.crt")
-        for path in set(re.findall(r"\$\{file:([^}]+)\}", text)):
-            pathlib.Path(path).write_text("0123456789abcdef0123456789abcdef\n")
-        for path in set(re.findall(rf"{folder}/\w+", text)):
-            pathlib.Path(path).touch()
-        env = {"PATH": os.environ["PATH"], "TOLLGATE_PUBLIC_URL": "https://mcp.example.com"}
-        for name in re.findall(r"\$\{env:([A-Z_]+)\}", text):
-            env.setdefault(name, "postgres://u:p@127.0.0.1/tollgate" if name.endswith("URL") else "0123456789abcdef")
-        (folder / "tollgate.yaml").write_text(text)
-        done = subprocess.run([binary(), "check", folder / "tollgate.yaml"], capture_output=True,
-                              text=True, timeout=30, env=env)
-        assert done.returncode == 0, f"{where}:\n{done.stdout}{done.stderr}"
-
-
-def configurations_are_accepted():
-    found = [path for path in DEPLOY.rglob("*.yaml")
-             if re.search(r"^version: 1$", path.read_text(), re.M) and "helm" not in path.parts]
-    assert found, "there is no configuration in deploy/"
-    for path in found:
-        check_configuration(path.read_text(), path.relative_to(ROOT))
-    return f"{len(found)} files"
-
-
 # ---- dashboards -----------------------------------------------------------------------------------------------------
 
 def dashboards_are_current():
@@ -249,32 +182,8 @@ def dashboards_hold_together():
 
 # ---- linters --------------------------------------------------------------------------------------------------------
 
-def database_roles():
-    """The compose environment makes the roles that the binary asks for."""
-    wanted = {line for line in run(binary(), "migrate", "roles").splitlines() if line.startswith(("CREATE", "GRANT"))}
-    made = (DEPLOY / "compose/postgres-init.sh").read_text()
-    for line in wanted:
-        assert line.split(";")[0] + ";" in made, f"compose/postgres-init.sh lacks: {line}"
-
-
 def dockerfile():
     run(tool("hadolint"), DEPLOY / "Dockerfile")
-
-
-def compose():
-    command = tool("docker-compose")
-    env = {**os.environ, "TOLLGATE_PUBLIC_URL": "https://mcp.example.com"}
-    parsed = yaml.safe_load(run(command, "-f", DEPLOY / "compose/compose.yaml", "--profile", "*", "config", env=env))
-    for name, service in parsed["services"].items():
-        for volume in service.get("volumes", []):
-            if volume["type"] == "bind":
-                assert pathlib.Path(volume["source"]).exists(), f"{name}: {volume['source']} is not there"
-        if name.startswith("tollgate-"):
-            assert service["read_only"] and service["cap_drop"] == ["ALL"], f"{name} may write or has capabilities"
-    volumes = [v["source"] for n, s in parsed["services"].items() if re.fullmatch(r"tollgate-\d", n)
-               for v in s["volumes"] if v["target"] == "/var/lib/tollgate"]
-    assert len(volumes) == len(set(volumes)) >= 2, "replicas share a data volume"
-    return f"{len(parsed['services'])} services"
 
 
 def prometheus():
@@ -303,87 +212,18 @@ def unit():
         score = re.search(r"exposure level.*?: ([\d.]+)", run(command, "security", "--offline=true", path))
         assert score and float(score[1]) < 2.5, f"the unit is exposed: {score and score[1]}"
     run("sh", "-n", DEPLOY / "systemd/tollgate-start")
+    # The role comes from the file of variables, which wins over what the unit says.
+    assert text.index("TOLLGATE_ROLE=all") < text.index("EnvironmentFile="), "the unit's own role is not first"
+    example = dict(line.lstrip("#").split("=", 1) for line in (DEPLOY / "systemd/environment").read_text().splitlines()
+                   if re.match(r"#?[A-Z_]+=", line))
+    roles = re.findall(r"- (\w+): ", help_of(["serve"]).split("--role")[1].split("--listen")[0])
+    assert example["TOLLGATE_ROLE"] in roles and len(roles) == 3, (example, roles)
     return f"exposure {score[1]} of 10"
-
-
-def chart():
-    try:
-        import helm_python.chart as helm
-        import helm_python.errors
-        import kubernetes_validate
-    except ImportError as error:
-        raise Skip(f"{error.name} is not installed") from error
-    path = DEPLOY / "helm/tollgate"
-    copy = (path / "alerts.yaml").read_text() == (DEPLOY / "prometheus/alerts.yaml").read_text()
-    assert copy, "the chart's alerts are not those of deploy/prometheus: cp deploy/prometheus/alerts.yaml deploy/helm/tollgate"
-    sets = {p.stem: yaml.safe_load(p.read_text()) for p in sorted(CHART_VALUES.glob("*.yaml"))}
-    assert len(sets) >= 2
-    try:
-        helm.Chart.load(str(path)).render({}, name="gw", namespace="mcp")
-    except helm_python.errors.HelmRenderError as error:
-        assert "config.identity" in str(error), error
-    else:
-        raise AssertionError("the chart renders without identity, and the gateway does not start without")
-    manifests = 0
-    for name, values in sets.items():
-        report = helm.lint(str(path), values, strict=True)
-        bad = [m for m in report["messages"] if m["severity"] >= 2]
-        assert not bad and not report["errors"], f"{name}: {bad}{report['errors']}"
-        rendered = helm.Chart.load(str(path)).render(values, name="gw", namespace="mcp", is_install=True)
-        for template, text in rendered.items():
-            if template.endswith("NOTES.txt"):
-                continue
-            for document in yaml.safe_load_all(text):
-                if not document:
-                    continue
-                manifests += 1
-                if document["apiVersion"].startswith("monitoring.coreos.com"):
-                    continue
-                for version in KUBERNETES:
-                    try:
-                        kubernetes_validate.validate(document, version, strict=True)
-                    except kubernetes_validate.ValidationError as error:
-                        raise AssertionError(f"{name}: {template}: {list(error.path)}: {error.message}") from error
-                for key, content in (document.get("data") or {}).items():
-                    if key.endswith("tollgate.yaml"):
-                        check_configuration(content, f"{name}: {template}")
-        chart_facts(name, rendered)
-    return f"{len(sets)} sets of values, {manifests} manifests"
-
-
-def chart_facts(name, rendered):
-    """What no schema says: names that refer to each other do, and containers are locked down."""
-    documents = [d for t, text in rendered.items() if not t.endswith("NOTES.txt") for d in yaml.safe_load_all(text) if d]
-    made = {(d["kind"], d["metadata"]["name"]) for d in documents}
-    assert len(made) == len(documents), f"{name}: two manifests have one name"
-    for document in documents:
-        kind, spec = document["kind"], document.get("spec", {})
-        if kind in ("StatefulSet", "Deployment", "Job"):
-            pod = spec["template"]["spec"]
-            labels = spec["template"]["metadata"]["labels"]
-            for key, value in spec.get("selector", {}).get("matchLabels", {}).items():
-                assert labels.get(key) == value, f"{name}: {kind} does not select its own pods"
-            assert pod["securityContext"]["runAsNonRoot"], f"{name}: {kind} may run as root"
-            for container in pod["containers"]:
-                context = container["securityContext"]
-                assert context["readOnlyRootFilesystem"] and context["capabilities"]["drop"] == ["ALL"], name
-                mounted = {m["name"] for m in container["volumeMounts"]}
-                there = {v["name"] for v in pod.get("volumes", [])}
-                there |= {v["metadata"]["name"] for v in spec.get("volumeClaimTemplates", [])}
-                assert mounted <= there, f"{name}: {kind} mounts {mounted - there}"
-            for volume in pod.get("volumes", []):
-                if "configMap" in volume:
-                    assert ("ConfigMap", volume["configMap"]["name"]) in made, f"{name}: {volume}"
-        if kind == "HorizontalPodAutoscaler":
-            target = spec["scaleTargetRef"]
-            assert (target["kind"], target["name"]) in made, f"{name}: the autoscaler scales nothing"
-        if kind == "StatefulSet":
-            assert ("Service", spec["serviceName"]) in made, f"{name}: no service {spec['serviceName']}"
 
 
 CHECKS = [
     metrics_exist, metrics_named_elsewhere_exist, flags_exist, variables_exist, configurations_are_accepted,
-    dashboards_are_current, dashboards_hold_together, database_roles, dockerfile, compose, prometheus, unit, chart,
+    dashboards_are_current, dashboards_hold_together, database_roles, dockerfile, compose, replica_secrets, prometheus, unit, chart,
 ]
 
 

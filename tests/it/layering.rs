@@ -10,6 +10,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("analytics", 2),
     ("audit", 2),
     ("auth", 2),
+    ("canary", 2),
     ("config", 2),
     ("limit", 2),
     ("mcp", 2),

@@ -4,7 +4,7 @@
 #
 #   tests/tools/install.sh conformance   Node 22, the conformance suite and the JavaScript peers
 #   tests/tools/install.sh clients       the same, and the Python peers
-#   tests/tools/install.sh deploy        linters for Dockerfile, compose file, chart and alert rules
+#   tests/tools/install.sh deploy        linters for Dockerfile, compose file, chart and alert rules; HAProxy and Prometheus
 #
 # Versions are pinned in package-lock.json and requirements-*.txt beside this script. Nothing is installed twice: each
 # part leaves a stamp with the hash of its pins. Needs npm and, for `clients`, Python 3.10 or later.
@@ -62,23 +62,24 @@ install_python() {
   say "Python environment ($name): done"
 }
 
-# promtool comes with Debian's Prometheus. Installing that would start a service, so it is only unpacked.
-install_promtool() {
-  local target=$tools/prometheus
-  [[ -x $target/usr/bin/promtool ]] && return
+# What comes with Debian and would start a service if it were installed is only unpacked: a folder, a program in it, packages.
+install_unpacked() {
+  local target=$tools/$1 program=$2
+  shift 2
+  [[ -x $target/$program ]] && return
   if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-    say "promtool: not on this system; the alert rules are not tested"
+    say "${target##*/}: not on this system; what needs it is not tested"
     return
   fi
-  say "promtool: fetching"
+  say "${target##*/}: fetching"
   mkdir -p "$target"
   chmod 0755 "$target"
-  if (cd "$target" && apt-get download -qq prometheus >/dev/null 2>&1); then
-    dpkg-deb -x "$target"/prometheus_*.deb "$target"
+  if (cd "$target" && apt-get download -qq "$@" >/dev/null 2>&1); then
+    for package in "$target"/*.deb; do dpkg-deb -x "$package" "$target"; done
   else
-    say "promtool: no package; the alert rules are not tested"
+    say "${target##*/}: no package; what needs it is not tested"
   fi
-  rm -f "$target"/prometheus_*.deb
+  rm -f "$target"/*.deb
 }
 
 case ${1:-} in
@@ -89,7 +90,8 @@ case ${1:-} in
     ;;
   deploy)
     install_python deploy
-    install_promtool
+    install_unpacked prometheus usr/bin/promtool prometheus
+    install_unpacked haproxy usr/sbin/haproxy haproxy liblua5.3-0 libopentracing1 libopentracing-c-wrapper0
     ;;
   *)
     printf 'usage: %s conformance|clients|deploy\n' "$0" >&2

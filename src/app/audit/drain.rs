@@ -286,7 +286,7 @@ fn day_of(time: Time) -> u64 {
 }
 
 /// Links an event into its chain.
-fn link(
+pub(super) fn link(
     event: &Event<'_>,
     salt: [u8; 16],
     writer: WriterId,

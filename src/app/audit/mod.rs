@@ -1,6 +1,7 @@
 //! The audit of this process: its spool, and what it says about itself.
 
 mod drain;
+mod erase;
 mod ledger;
 mod upkeep;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use drain::{Drained, Tail};
+pub use erase::erase;
 pub use upkeep::{checkpoint, checkpoint_all};
 
 use crate::app::StartError;
@@ -83,6 +85,8 @@ fn mask(fields: &[MaskedField]) -> Mask {
 
 /// What runs for as long as the process.
 pub(super) struct Running {
+    /// What checkpoints and exports are signed with.
+    pub(super) key: Arc<AuditKey>,
     /// Events as they reach the store.
     pub(super) tail: Tail,
     /// The drainer, which ends a moment after it was told to.
@@ -104,7 +108,7 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>,
     };
     let upkeep = Upkeep {
         store: core.store.clone(),
-        key,
+        key: key.clone(),
         retention: core.model.audit.retention.clone(),
         checkpoint_every: core.model.audit.checkpoint_every.get(),
         boot: *spool.writer().as_bytes(),
@@ -113,7 +117,7 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>,
     runtimes.control(report(core.audit.clone(), core.state.metrics.clone(), drained));
     // It is told to end, and not cut off: the last events are still to be written.
     let drainer = runtimes.control.spawn(drainer.run(runtimes.background.clone()));
-    Ok(Some(Running { tail, drainer }))
+    Ok(Some(Running { key, tail, drainer }))
 }
 
 /// Keeps the metrics. Ends with the process.

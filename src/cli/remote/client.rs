@@ -1,6 +1,6 @@
 //! Asks the API of a running gateway, and says clearly what it answered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode, Url};
@@ -174,6 +174,15 @@ impl Problem {
             text += &format!("\n  request id {}", instance.trim_start_matches("urn:uuid:"));
         }
         text
+    }
+}
+
+/// The file that the token is read from, if it is.
+pub(super) fn token_path(args: &ApiArgs, from_env: bool) -> Option<PathBuf> {
+    match &args.token_file {
+        Some(path) => Some(path.clone()),
+        None if from_env => None,
+        None => Some(args.data_dir.join(TOKEN_FILE)),
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
-pub(super) use args::Remote;
-use args::{ApiArgs, ApplyArgs, PublishArgs, ScopeArgs};
+pub(super) use args::{ApiArgs, Remote};
+use args::{ApplyArgs, PublishArgs, ScopeArgs};
 use client::{Call, Client, Failure};
 
 use crate::config;
@@ -84,6 +84,34 @@ pub(super) fn run(command: &Remote) -> ExitCode {
 fn fail(text: &str) -> ExitCode {
     eprintln!("error: {text}");
     ExitCode::FAILURE
+}
+
+/// Has the gateway make another admin token, and keeps it where the old one was.
+pub(super) fn rotate_admin_token(api: &ApiArgs) -> Result<bool, String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        token: String,
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
+    let answer: Result<Answer, Failure> = runtime.block_on(async {
+        let path = "/api/v1/platform/admin-token/rotate";
+        connect(api)?.json(Call { method: Method::POST, ..Call::get(path) }).await
+    });
+    let token = match answer {
+        Ok(answer) => answer.token,
+        Err(Failure::Conflict(text) | Failure::Other(text)) => return Err(text),
+    };
+    let Some(path) = client::token_path(api, super::env("TOLLGATE_TOKEN").is_some()) else {
+        println!("{token}");
+        return Ok(true);
+    };
+    match crate::control::bootstrap::keep_in(&path, crate::base::Secret::new(token.clone())) {
+        Ok(made) => println!("the new admin token is in {}", made.path.display()),
+        // It is in force: whoever asked must have it.
+        Err(error) => println!("{token}\nwarning: {error}: {}", path.display()),
+    }
+    Ok(true)
 }
 
 async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {

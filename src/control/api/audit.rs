@@ -87,6 +87,19 @@ fn time(name: &str, text: Option<&str>) -> Result<Option<Time>, Problem> {
     .transpose()
 }
 
+/// What is asked for, as the store takes it.
+///
+/// # Errors
+///
+/// 400 with the parameter that is not as it must be.
+pub(super) fn filter(times: [Option<&str>; 2], others: AuditFilter) -> Result<AuditFilter, Problem> {
+    if others.class.as_deref().is_some_and(|class| Class::parse(class).is_none()) {
+        let error = FieldError::new("?class", "there is no such class").expecting("`data` or `control`");
+        return Err(Problem::parameter("class", "").replacing_errors([error]));
+    }
+    Ok(AuditFilter { from: time("from", times[0])?, to: time("to", times[1])?, ..others })
+}
+
 /// Search the audit log
 ///
 /// The newest first.
@@ -98,20 +111,18 @@ async fn search_audit(
     Caller(actor): Caller,
     Params(ask): Params<Search>,
 ) -> Result<Answer<Page<EventView>>, Problem> {
-    if ask.class.as_deref().is_some_and(|class| Class::parse(class).is_none()) {
-        let error = FieldError::new("?class", "there is no such class").expecting("`data` or `control`");
-        return Err(Problem::parameter("class", "").replacing_errors([error]));
-    }
-    let filter = AuditFilter {
-        from: time("from", ask.from.as_deref())?,
-        to: time("to", ask.to.as_deref())?,
-        class: ask.class,
-        principal: ask.principal,
-        route: ask.route,
-        server: ask.server,
-        name: ask.name,
-        outcome: ask.outcome,
-    };
+    let filter = filter(
+        [ask.from.as_deref(), ask.to.as_deref()],
+        AuditFilter {
+            class: ask.class,
+            principal: ask.principal,
+            route: ask.route,
+            server: ask.server,
+            name: ask.name,
+            outcome: ask.outcome,
+            ..AuditFilter::default()
+        },
+    )?;
     let written = serde_json::to_string(&filter).map_err(Problem::internal)?;
     let list = Fingerprint::of(&["search_audit", tenant.as_str(), &written]);
     let slice = Slice::read(ask.limit, ask.cursor.as_deref(), list, 1)?;

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::Api;
 use crate::base::TenantId;
 use crate::control::actor::Actor;
-use crate::control::events::{Event, Joined, Topic};
+use crate::control::events::{Event, Joined, Listening, Topic};
 use crate::control::extract::{Caller, Params};
 use crate::control::gate::Gated as _;
 use crate::control::permission::{Permission, holds};
@@ -94,9 +94,10 @@ struct Again {
 
 /// Follow live events
 ///
-/// A stream of server-sent events: `event` is the topic, `data` a JSON object with `tenant` and what happened. `id` may be
-/// sent back as `Last-Event-ID`; an event `missed` says that some are gone, and that what they were about should be read
-/// again. Ends when the credential does.
+/// A stream of server-sent events: `event` is the topic, `data` a JSON object with `tenant` and what happened. `config` and
+/// `audit` are those of all replicas, `health` and `traffic` those of the replica that answers. `id` may be sent back as
+/// `Last-Event-ID`; an event `missed` says that some are gone, and that what they were about should be read again. Load
+/// (`traffic`) is not sent again. Ends when the credential does.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(Ask, Again),
     responses((status = 200, description = "Events.", content_type = "text/event-stream", body = String)))]
 async fn stream_events(
@@ -116,8 +117,9 @@ async fn stream_events(
     };
     let reader = Reader::enter(&api, &actor)?;
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
-    let Joined { missed, gap, receiver } = api.events().join(last);
+    let Joined { missed, gap, receiver, listening } = api.events().join(&topics, tenant.as_ref(), last);
     let state = Following {
+        _listening: listening,
         reader,
         headers,
         topics,
@@ -135,6 +137,7 @@ async fn stream_events(
 }
 
 struct Following {
+    _listening: Listening,
     reader: Reader,
     headers: HeaderMap,
     topics: Vec<Topic>,
@@ -179,17 +182,22 @@ impl Following {
     }
 
     fn wants(&self, event: &Event) -> bool {
+        // What is gone of everybody is gone of this tenant, too.
+        let of_all = event.tenant.is_none() && event.data.is_none();
         self.topics.contains(&event.topic)
-            && self.tenant.as_ref().is_none_or(|tenant| event.tenant.as_ref() == Some(tenant))
+            && (of_all || self.tenant.as_ref().is_none_or(|tenant| event.tenant.as_ref() == Some(tenant)))
     }
 
     fn frame(&self, event: &Event) -> Frame {
+        let frame = Frame::default().id(self.reader.api.events().id(event));
+        let Some(data) = &event.data else {
+            return frame
+                .event("missed")
+                .data(serde_json::json!({ "topic": event.topic.as_str() }).to_string());
+        };
         let tenant = event.tenant.as_ref().map(TenantId::as_str);
-        let data = serde_json::json!({ "tenant": tenant, "data": event.data });
-        Frame::default()
-            .id(self.reader.api.events().id(event))
-            .event(event.topic.as_str())
-            .data(data.to_string())
+        let data = serde_json::json!({ "tenant": tenant, "data": data });
+        frame.event(event.topic.as_str()).data(data.to_string())
     }
 
     /// Whether the credential is still good, and for the same topics. A store that is away decides nothing.

@@ -1,9 +1,11 @@
 //! The operations of `/api/v1`, one file per resource, and what they share.
 
 mod audit;
+mod audit_export;
 mod documents;
 mod events;
 mod health;
+mod installation;
 mod keys;
 mod objects;
 mod own;
@@ -32,6 +34,7 @@ use super::problem::Problem;
 use super::state::ControlState;
 use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
+use crate::audit::AuditKey;
 use crate::base::{Role, TenantId};
 use crate::source::Publisher;
 use crate::store::{Store, Time};
@@ -46,7 +49,10 @@ struct Inner {
     throttle: Throttle,
     ledger: Option<Arc<dyn Ledger>>,
     events: Arc<Hub>,
+    audit_is_followed: bool,
     readers: events::Readers,
+    exports: audit_export::Exports,
+    audit_key: Option<Arc<AuditKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
     fleet: Option<Fleet>,
@@ -60,7 +66,10 @@ impl Api {
             throttle: Throttle::new(config.rate, config.clock.clone()),
             ledger: config.ledger.clone(),
             events: config.events.clone(),
+            audit_is_followed: config.audit_is_followed,
             readers: events::Readers::default(),
+            exports: audit_export::Exports::default(),
+            audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
             fleet: config.fleet.clone(),
@@ -71,6 +80,20 @@ impl Api {
     pub(super) fn store(&self) -> Result<&Store, Problem> {
         let missing = || Problem::unavailable("no_store", "this process has no store");
         self.0.store.as_ref().ok_or_else(missing)
+    }
+
+    /// What exports of the audit are signed with.
+    fn audit_key(&self) -> Result<&Arc<AuditKey>, Problem> {
+        let missing = || Problem::conflict("audit_is_off", "the audit is off here: see `audit.enabled`");
+        self.0.audit_key.as_ref().ok_or_else(missing)
+    }
+
+    fn exports(&self) -> &audit_export::Exports {
+        &self.0.exports
+    }
+
+    fn authenticator(&self) -> &Authenticator {
+        &self.0.authenticator
     }
 
     /// What publishes documents.
@@ -117,11 +140,13 @@ impl Api {
         if let Some(ledger) = &self.0.ledger {
             ledger.record(action);
         }
-        let tenant = action.tenant.clone().or_else(|| action.actor.as_ref().map(|a| a.tenant.clone()));
-        self.0.events.publish(Topic::Audit, tenant, action.summary());
+        if !self.0.audit_is_followed {
+            let tenant = action.tenant.clone().or_else(|| action.actor.as_ref().map(|a| a.tenant.clone()));
+            self.0.events.publish(Topic::Audit, tenant, action.summary());
+        }
     }
 
-    pub(super) fn events(&self) -> &Hub {
+    pub(super) fn events(&self) -> &Arc<Hub> {
         &self.0.events
     }
 
@@ -145,6 +170,8 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = objects::operations(router);
     let router = secrets::operations(router);
     let router = audit::operations(router);
+    let router = audit_export::operations(router);
+    let router = installation::operations(router);
     let router = people::operations(router);
     let router = keys::operations(router);
     events::operations(router)

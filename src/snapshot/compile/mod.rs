@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::auth::{AuthState, JwksStore, challenge};
+use crate::auth::{AuthState, Authenticator, JwksStore, challenge};
 use crate::base::glob::Glob;
 use crate::base::{Clock, RouteId, ServerId};
 use crate::config::model;
@@ -26,7 +26,7 @@ use crate::config::{Terms, Validated};
 use crate::route::{HostPattern, Table};
 use crate::snapshot::{HashOn, Identities, Route, Snapshot, TenantSnapshot};
 use crate::telemetry::Metrics;
-use crate::upstream::{ServerSpec, Upstreams};
+use crate::upstream::{Server, ServerSpec, SpecError, Upstreams};
 
 /// Longest file that a document may name: certificates, keys, revocations.
 pub const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -202,10 +202,29 @@ pub fn compile_tenant(
     Ok(CompiledTenant { snapshot, files: files.seen })
 }
 
+/// Compiles a revision that is served beside the one in force, `base`. Identity stays that of `base`: who a caller is is
+/// known before it is known which of the two they are served. Registries of the tenant are left as they are; only
+/// servers that differ come beside those in force.
+///
+/// # Errors
+/// Everything that was found wrong; nothing has changed then.
+pub fn compile_beside(
+    base: &TenantSnapshot,
+    document: &Validated,
+    revision: u64,
+    origin: &str,
+    state: &State,
+    read: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<Arc<TenantSnapshot>, Vec<CompileError>> {
+    let mut files = Files { read, seen: Vec::new() };
+    Prepared::new(document, state, &mut files)?.commit_beside(base, revision, origin, state)
+}
+
 impl State {
     /// Forgets what belongs to tenants that a snapshot has no more.
     pub fn retain(&self, snapshot: &Snapshot) {
         self.upstreams.retain(|tenant, _| snapshot.tenant(tenant).is_some());
+        self.upstreams.retain_beside(|tenant, _| snapshot.canary(tenant).is_some());
         self.identities.retain(|tenant| snapshot.tenant(tenant).is_some());
     }
 }
@@ -245,23 +264,45 @@ impl<'a> Prepared<'a> {
         origin: &str,
         state: &State,
     ) -> Result<Arc<TenantSnapshot>, Vec<CompileError>> {
-        let Self { document, specs, identity, rules } = self;
-        let tenant = document.tenant().clone();
-        identity.commit(&tenant, state);
-        let mut servers = HashMap::new();
-        for spec in specs {
-            let id = spec.id.clone();
-            let server = state
-                .upstreams
-                .apply(spec)
-                .map_err(|e| vec![CompileError::new(format!("servers.{id}"), e)])?;
-            servers.insert(id, server);
-        }
+        let tenant = self.document.tenant().clone();
+        self.identity.commit(&tenant, state);
+        let servers = apply(&self.specs, |spec| state.upstreams.apply(spec))?;
         state.upstreams.retain(|of, id| *of != tenant || servers.contains_key(id));
+        let authenticator = self.identity.authenticator.clone();
+        Ok(self.link(revision, origin, state, &servers, &authenticator))
+    }
 
+    /// The same beside `base`, whose identity holds.
+    fn commit_beside(
+        self,
+        base: &TenantSnapshot,
+        revision: u64,
+        origin: &str,
+        state: &State,
+    ) -> Result<Arc<TenantSnapshot>, Vec<CompileError>> {
+        let tenant = self.document.tenant().clone();
+        let servers = apply(&self.specs, |spec| state.upstreams.apply_beside(spec))?;
+        state.upstreams.retain_beside(|of, id| *of != tenant || servers.contains_key(id));
+        // A base without routes leads nowhere, whatever the candidate has.
+        let own = &self.identity.authenticator;
+        let authenticator = base.routes.first().map_or(own, |route| &route.authenticator).clone();
+        Ok(self.link(revision, origin, state, &servers, &authenticator))
+    }
+
+    /// Routes to servers.
+    fn link(
+        self,
+        revision: u64,
+        origin: &str,
+        state: &State,
+        servers: &Servers,
+        authenticator: &Arc<Authenticator>,
+    ) -> Arc<TenantSnapshot> {
+        let Self { document, rules, .. } = self;
+        let tenant = document.tenant().clone();
         let named = HeaderValue::try_from(format!("{tenant}@{revision}"));
         let named = named.unwrap_or_else(|_| HeaderValue::from_static("-"));
-        let issuers: Vec<&str> = identity.authenticator.authorization_servers().collect();
+        let issuers: Vec<&str> = authenticator.authorization_servers().collect();
         let mut table = Table::default();
         let mut routes = Vec::new();
         for resolved in document.routes() {
@@ -282,7 +323,7 @@ impl<'a> Prepared<'a> {
                 metadata_url: challenge::metadata_url(&url).unwrap_or_default().into(),
                 metadata,
                 url: url.into(),
-                authenticator: identity.authenticator.clone(),
+                authenticator: authenticator.clone(),
                 limits: resolved.limits().filter_map(|l| rules.limit(l.name.as_str())).collect(),
                 policy: resolved.policy.and_then(|p| rules.policy(p.name.as_str())),
                 methods: resolved.route.methods.iter().filter_map(|m| Glob::new(m).ok()).collect(),
@@ -301,15 +342,28 @@ impl<'a> Prepared<'a> {
             let _ = table.insert(&hosts(resolved.route), resolved.path, route.clone());
             routes.push(route);
         }
-        Ok(Arc::new(TenantSnapshot {
+        Arc::new(TenantSnapshot {
             tenant,
             revision,
             hash: document.revision().as_str().into(),
             terms: document.terms().clone(),
             table,
             routes,
-        }))
+        })
     }
+}
+
+type Servers = HashMap<ServerId, Arc<Server>>;
+
+fn apply(
+    specs: &[ServerSpec],
+    apply: impl Fn(ServerSpec) -> Result<Arc<Server>, SpecError>,
+) -> Result<Servers, Vec<CompileError>> {
+    let one = |spec: &ServerSpec| {
+        let failed = |e| vec![CompileError::new(format!("servers.{}", spec.id), e)];
+        Ok((spec.id.clone(), apply(spec.clone()).map_err(failed)?))
+    };
+    specs.iter().map(one).collect()
 }
 
 /// Scheme, host and port of a tenant's routes: those of the listener, on the first host without `*` that the route or else

@@ -21,7 +21,8 @@ pub use restore::Into;
 const FORMAT: u32 = 1;
 
 /// Tables about processes that run: of no use in another database.
-const EPHEMERAL: &[&str] = &["leader_locks", "replica_revisions", "replicas", "schema_migrations"];
+const EPHEMERAL: &[&str] =
+    &["canary_reports", "leader_locks", "replica_revisions", "replicas", "schema_migrations"];
 
 /// Tables in which migrations put rows: what is there does not make a database one in use.
 const SEEDED: &[&str] = &["config_generation", "identity_head"];

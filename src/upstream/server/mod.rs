@@ -231,6 +231,11 @@ impl Server {
         Ok(())
     }
 
+    /// Whether the spec in force says the same.
+    pub(crate) fn is_as(&self, spec: &ServerSpec) -> bool {
+        *self.pool.lock().spec == prepare(spec.clone())
+    }
+
     /// The names to resolve: target and host.
     pub(crate) fn names(&self) -> Vec<(TargetId, String)> {
         let view = self.view.load();

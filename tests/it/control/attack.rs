@@ -45,7 +45,7 @@ fn body(id: &str) -> Option<Value> {
         Some(json!({ "items": [harmful] }))
     } else if id == "create_api_key" {
         Some(json!({ "roles": ["admin"] }))
-    } else if id == "create_revocation" {
+    } else if id == "create_revocation" || id == "erase_audit" {
         Some(json!({ "principal": "corp|alice" }))
     } else if id == "put_user" {
         Some(json!({ "disabled": true }))
@@ -273,8 +273,10 @@ async fn hostile_input_is_the_callers_fault() {
     let names =
         ["..", "%2e%2e%2f%2e%2e", "a%00b", "'%3B--", "%F0%9F%92%A9", "a%2Fb", &"n".repeat(300), "-", "%ff"];
     for (line, operation) in operations("a") {
-        // What is closed takes no body and has no version that could differ.
-        let changes = !line.starts_with("GET") && !operation.id.starts_with("close_");
+        // What is closed takes no body and has no version that could differ, and neither has the token.
+        let changes = !line.starts_with("GET")
+            && !operation.id.starts_with("close_")
+            && operation.id != "rotate_admin_token";
         if changes {
             for body in &bodies {
                 for kind in ["application/json", "application/yaml", "text/plain"] {

@@ -21,6 +21,8 @@ use tollgate::control::keys::StoreKeys;
 use tollgate::control::trail::{Action, Ledger};
 use tollgate::control::{self, ControlConfig, ControlState, Exposure, Problem, Readiness, Revision, Status};
 use tollgate::limit::Rate;
+use tollgate::snapshot::Snapshot;
+use tollgate::source::canary::Beside;
 use tollgate::source::{Publisher, Refusal, SecretValues, Serve, Stored};
 use tollgate::store::{Store, StoreSettings};
 use tower::ServiceExt as _;
@@ -236,6 +238,7 @@ impl Plane {
             store: Some(store.clone()),
             publisher: Some(Publisher::new(store.clone(), Arc::new(Rules))),
             ledger: Some(ledger.clone()),
+            audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)
@@ -320,6 +323,16 @@ impl Serve for Rules {
 
     fn check(&self, scope: &Scope, content: &[u8], _: &SecretValues) -> Result<Vec<String>, Refusal> {
         Self::load(scope, content).map(|_| Vec::new())
+    }
+
+    fn serve_beside(&self, beside: &Beside, secrets: &SecretValues) -> Result<(), Refusal> {
+        self.check(&beside.document.scope, &beside.document.content, secrets).map(drop)
+    }
+
+    fn end_beside(&self, _: &TenantId, _: uuid::Uuid) {}
+
+    fn trial(&self, tenant: &TenantId, content: &[u8], _: &SecretValues) -> Result<Snapshot, Refusal> {
+        Self::load(&Scope::Tenant(tenant.clone()), content).map(|_| Snapshot::new([]))
     }
 
     fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], _: &SecretValues) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::{Replica, SOON, document, publish};
 use crate::support::postgres::Database;
 use crate::support::{Upstream, eventually};
 
-async fn make_key(store: &Store, principal: &str) -> (String, String) {
+pub async fn make_key(store: &Store, principal: &str) -> (String, String) {
     let key = generate_api_key(&mut rand::rng());
     let text = key.text.expose().clone();
     let hash = KeyHash::of(text.as_bytes(), None).to_string();

@@ -1,6 +1,9 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
+mod audit_api;
+mod canary;
 mod documents;
+pub mod events;
 mod identities;
 mod outage;
 mod planes;
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 use tollgate::app::{Document, Options, Process, Role};
 use tollgate::base::{Scope, TenantId};
+use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
 
 use crate::support::{Caller, Folder, within};
@@ -65,6 +69,15 @@ impl Replica {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
         Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone()).await
+    }
+
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn canaries(&self) -> Canaries {
+        self.process().canaries().expect("documents come from a store").clone()
     }
 
     pub fn publisher(&self) -> Publisher {

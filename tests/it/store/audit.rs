@@ -92,11 +92,7 @@ fn event<'a>(tenant: &'a str, at_us: u64, principal: &'a str, tool: &'a str) -> 
 
 async fn exported(store: &Store, key: &AuditKey, filter: &AuditFilter) -> Vec<u8> {
     let mut file = Vec::new();
-    let sink = async |piece: Vec<u8>| {
-        file.extend_from_slice(&piece);
-        Ok::<_, std::convert::Infallible>(())
-    };
-    export(store, key, &tenant("a"), filter, ExportFormat::JsonLines, sink).await.unwrap();
+    export(store, key, &tenant("a"), filter, ExportFormat::JsonLines, true, &mut file).await.unwrap();
     file
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod canaries;
 mod fleet;
 mod isolation;
 mod kill;

@@ -1,0 +1,2 @@
+DROP TABLE canary_reports;
+DROP TABLE canaries;

@@ -1,0 +1,132 @@
+//! The audit over the API, and the admin token: on PostgreSQL and on the embedded default.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tollgate::audit::{AuditKey, Report, verify};
+
+use super::events::{request, token};
+use super::{Replica, document, publish};
+use crate::support::postgres::Database;
+use crate::support::{Caller, Client, Gateway, Response, Upstream, eventually};
+
+const AUDIT: &str = "/api/v1/tenants/default/audit";
+
+async fn get(admin: SocketAddr, token: &str, path: &str) -> Response {
+    Client::connect(admin).await.ask(&request(admin, token, "GET", path)).await
+}
+
+async fn post(admin: SocketAddr, token: &str, path: &str, body: &Value) -> Response {
+    let ask = request(admin, token, "POST", path).with("Content-Type", "application/json");
+    Client::connect(admin).await.ask(&ask.body(body.to_string())).await
+}
+
+fn proved(file: &[u8], data: &Path) -> Report {
+    let key = AuditKey::open(&data.join("audit.key")).unwrap();
+    verify(std::io::Cursor::new(file), &[key.public()], None).unwrap()
+}
+
+async fn calls(admin: SocketAddr, token: &str) -> Vec<Value> {
+    let found = get(admin, token, &format!("{AUDIT}?class=data&limit=500")).await;
+    assert_eq!(found.status(), 200, "{}", found.text());
+    let events = found.json()["items"].as_array().unwrap().clone();
+    events.into_iter().filter(|e| e["event"]["method"] == "tools/call").collect()
+}
+
+async fn exported_proved_and_erased(admin: SocketAddr, data: &Path, token: &str, caller: Caller) {
+    for _ in 0..5 {
+        assert_eq!(caller.ask(&caller.tool("kept_quiet")).await.status(), 200);
+    }
+    let found = eventually("the calls are in the store", async || {
+        let found = calls(admin, token).await;
+        (found.len() == 5).then_some(found)
+    })
+    .await;
+    let principal = found[0]["event"]["principal"].as_str().unwrap().to_owned();
+    let whole = get(admin, token, &format!("{AUDIT}/export")).await;
+    assert_eq!((whole.status(), whole.header("content-type")), (200, Some("application/jsonl")));
+    let report = proved(&whole.body, data);
+    assert!(report.events >= 5 && report.erased == 0 && whole.whole, "{report:?}");
+    assert!(whole.text().contains("kept_quiet"));
+    let cut = &whole.body[..whole.body.len() - 400];
+    let key = AuditKey::open(&data.join("audit.key")).unwrap();
+    assert!(verify(std::io::Cursor::new(cut), &[key.public()], None).is_err(), "one that breaks off");
+    let none = get(admin, token, &format!("{AUDIT}/export?principal=nobody")).await;
+    let report = proved(&none.body, data);
+    assert!(report.events == 0 && report.omitted >= 5, "{report:?}");
+    assert!(!none.text().contains("kept_quiet"));
+    let csv = get(admin, token, &format!("{AUDIT}/export?format=csv&name=kept_quiet")).await.text();
+    assert!(csv.starts_with("time,tenant,class,") && csv.lines().count() == 6, "{csv}");
+    let cef = get(admin, token, &format!("{AUDIT}/export?format=cef&name=kept_quiet")).await.text();
+    assert!(cef.lines().count() == 5 && cef.lines().all(|l| l.starts_with("CEF:0|")), "{cef}");
+    for (query, at) in [("format=xml", "?format"), ("class=x", "?class"), ("from=yesterday", "?from")] {
+        let refused = get(admin, token, &format!("{AUDIT}/export?{query}")).await;
+        assert_eq!((refused.status(), &refused.json()["errors"][0]["pointer"]), (400, &json!(at)));
+    }
+
+    let erase = format!("{AUDIT}/erase");
+    let me = get(admin, token, "/api/v1/me").await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(post(admin, token, &erase, &json!({ "principal": me })).await.status(), 403, "their own");
+    assert_eq!(post(admin, token, &erase, &json!({ "principal": "" })).await.status(), 422);
+    let erased = post(admin, token, &erase, &json!({ "principal": principal })).await;
+    assert_eq!(erased.status(), 200, "{}", erased.text());
+    assert!(erased.json()["events"].as_u64().unwrap() >= 5, "{}", erased.text());
+    assert!(calls(admin, token).await.is_empty());
+    let after = get(admin, token, &format!("{AUDIT}/export")).await;
+    let report = proved(&after.body, data);
+    assert!(report.erased >= 5, "{report:?}");
+    assert!(!after.text().contains("kept_quiet"));
+    let actions = eventually("the actions are in the log", async || {
+        let log = get(admin, token, &format!("{AUDIT}?class=control&limit=500")).await.json();
+        let action = |e: &Value| Some(e["event"]["action"].as_str()?.to_owned());
+        let actions: Vec<String> = log["items"].as_array().unwrap().iter().filter_map(action).collect();
+        actions.iter().any(|a| a == "erase_audit").then_some(actions)
+    })
+    .await;
+    assert!(actions.iter().any(|a| a == "export_audit"), "{actions:?}");
+}
+
+#[tokio::test]
+async fn the_log_is_exported_proved_and_erased_on_postgres() {
+    let database = Database::fresh();
+    let up = Upstream::modern().await;
+    let one = Replica::start(&database.url()).await;
+    let token = token(one.data_dir()).await;
+    publish(&one.publisher(), &document("s", &up.url()), None).await.unwrap();
+    eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
+    let (admin, data) = (one.process().admin_address(), one.data_dir());
+    exported_proved_and_erased(admin, &data, &token, one.caller("s")).await;
+}
+
+#[tokio::test]
+async fn the_log_is_exported_proved_and_erased_on_sqlite() {
+    let up = Upstream::modern().await;
+    let gateway = Gateway::relay(&[&up]).server("era: modern").start().await;
+    let token = token(gateway.data_dir()).await;
+    exported_proved_and_erased(gateway.admin, &gateway.data_dir(), &token, gateway.caller()).await;
+}
+
+#[tokio::test]
+async fn a_replaced_admin_token_opens_nothing_on_any_replica() {
+    let database = Database::fresh();
+    let one = Replica::start(&database.url()).await;
+    let old = token(one.data_dir()).await;
+    let two = Replica::start(&database.url()).await;
+    let (here, there) = (one.process().admin_address(), two.process().admin_address());
+    eventually("both know it", async || (get(there, &old, "/api/v1/me").await.status() == 200).then_some(()))
+        .await;
+    let rotate = "/api/v1/platform/admin-token/rotate";
+    let rotated = post(here, &old, rotate, &json!({})).await;
+    assert_eq!(rotated.status(), 200, "{}", rotated.text());
+    let new = rotated.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(get(here, &old, "/api/v1/me").await.status(), 401, "at once");
+    assert_eq!(get(here, &new, "/api/v1/me").await.status(), 200);
+    eventually("the other replica, too", async || {
+        let (old, new) =
+            (get(there, &old, "/api/v1/me").await.status(), get(there, &new, "/api/v1/me").await.status());
+        (old == 401 && new == 200).then_some(())
+    })
+    .await;
+    assert_eq!(post(here, &old, rotate, &json!({})).await.status(), 401);
+}
