@@ -7,6 +7,7 @@ pub mod events;
 mod identities;
 mod outage;
 mod planes;
+mod questions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
