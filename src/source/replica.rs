@@ -201,7 +201,10 @@ pub async fn convergence(
     window: Duration,
 ) -> Result<Convergence, StoreError> {
     let replicas = store.platform().replicas(window).await?;
-    let reports = store.platform().served_revisions(scope).await?;
+    let reports = match scope {
+        Scope::Platform => store.platform().served_revisions(scope).await?,
+        Scope::Tenant(tenant) => store.tenant(tenant).served_revisions().await?,
+    };
     let positions = replicas.into_iter().map(|replica| {
         let report = reports.iter().find(|r| r.boot == replica.boot);
         Position {
