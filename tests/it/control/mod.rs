@@ -3,6 +3,7 @@
 mod attack;
 mod canary;
 mod generated;
+mod history;
 mod identity;
 mod listeners;
 mod objects;
