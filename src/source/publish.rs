@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::source::database::secret_values;
 use crate::source::replica::{Convergence, LIVE, convergence};
 use crate::source::stored::{Refusal, SecretValues, Serve};
-use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError};
+use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError, Tx};
 
 /// Version of the document format.
 pub(super) const SCHEMA_VERSION: i32 = 1;
@@ -189,7 +189,11 @@ impl Publisher {
             // What was compared is what is replaced.
             if_revision: Some(parent),
         };
-        let head = self.store.platform().publish(&change.scope, new).await?;
+        // With no more rights than the scope needs, here and below.
+        let head = match &change.scope {
+            Scope::Platform => self.store.platform().publish(&change.scope, new).await?,
+            Scope::Tenant(tenant) => self.store.tenant(tenant).publish(new).await?,
+        };
         tracing::info!(
             event = "revision_published",
             scope = %change.scope,
@@ -268,7 +272,10 @@ impl Publisher {
         before: Option<i64>,
         page: Page,
     ) -> Result<Vec<RevisionSummary>, PublishError> {
-        Ok(self.store.platform().history(scope, before, page).await?)
+        Ok(match scope {
+            Scope::Platform => self.store.platform().history(scope, before, page).await?,
+            Scope::Tenant(tenant) => self.store.tenant(tenant).history(before, page).await?,
+        })
     }
 
     /// One revision with its bytes.
@@ -276,7 +283,10 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Missing`]; the store.
     pub async fn show(&self, scope: &Scope, revision: i64) -> Result<Revision, PublishError> {
-        let found = self.store.platform().revision(scope, revision).await?;
+        let found = match scope {
+            Scope::Platform => self.store.platform().revision(scope, revision).await?,
+            Scope::Tenant(tenant) => self.store.tenant(tenant).revision(revision).await?,
+        };
         found.ok_or_else(|| PublishError::Missing { scope: scope.clone(), revision })
     }
 
@@ -285,9 +295,10 @@ impl Publisher {
     /// # Errors
     /// The store.
     pub async fn head(&self, scope: &Scope) -> Result<Option<Revision>, PublishError> {
-        let mut tx = self.store.platform().read().await?;
-        let Some(head) = tx.head(scope).await? else { return Ok(None) };
-        Ok(tx.revision(scope, head.revision).await?)
+        Ok(match scope {
+            Scope::Platform => whole_head(&mut *self.store.platform().read().await?, scope).await?,
+            Scope::Tenant(tenant) => whole_head(&mut *self.store.tenant(tenant).read().await?, scope).await?,
+        })
     }
 
     /// The heads of all scopes, at most `limit`, those that moved first before.
@@ -358,4 +369,9 @@ impl Publisher {
             tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??;
         Ok(Checked { canonical, head, changes, warnings })
     }
+}
+
+async fn whole_head(tx: &mut Tx, scope: &Scope) -> Result<Option<Revision>, StoreError> {
+    let Some(head) = tx.head(scope).await? else { return Ok(None) };
+    tx.revision(scope, head.revision).await
 }

@@ -120,6 +120,7 @@ struct Single {
     audit_spool_bytes: Gauge,
     config_revision: Gauge,
     connections: Gauge,
+    health_history_dropped: Counter,
     limit_server_up: Gauge,
     log_suppressed: Counter,
     reload_success: Gauge,
@@ -265,6 +266,11 @@ impl Metrics {
     /// Lines that the access log lost.
     pub fn access_log_dropped(&self) -> &Counter {
         &self.single.access_log_dropped
+    }
+
+    /// Minutes and changes of targets' health that were lost.
+    pub fn health_history_dropped(&self) -> &Counter {
+        &self.single.health_history_dropped
     }
 
     /// Whether the server of shared limits answers.
@@ -506,6 +512,7 @@ impl Single {
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
+            health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
             limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),
             reload_success: one(&names::CONFIG_RELOAD_SUCCESS, registry),

@@ -153,6 +153,12 @@ specs! {
         OWN_COST_BUCKETS,
         &["tenant", "route"],
     );
+    /// Health that was seen and not kept.
+    HEALTH_HISTORY_DROPPED = counter(
+        "tollgate_health_history_dropped_total",
+        "Minutes and changes of targets' health lost because the store was away for too long.",
+        &[],
+    );
     /// Age of each issuer's keys.
     JWKS_AGE = gauge(
         "tollgate_jwks_age_seconds",

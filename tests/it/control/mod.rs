@@ -1,7 +1,9 @@
 //! The control API of a whole gateway, and of a control plane alone.
 
 mod attack;
+mod canary;
 mod generated;
+mod history;
 mod identity;
 mod listeners;
 mod objects;

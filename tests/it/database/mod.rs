@@ -4,9 +4,11 @@ mod audit_api;
 mod canary;
 mod documents;
 pub mod events;
+mod health;
 mod identities;
 mod outage;
 mod planes;
+mod questions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -22,6 +22,8 @@ use crate::{Result, process, report};
 /// What is promised.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Promise {
+    /// A revision that fails on some callers is rolled back by itself, and nobody else notices; by hand, nobody does.
+    ControlCanary(Options),
     /// The embedded default starts in seconds, and `kill -9` loses nothing that was acknowledged.
     ControlEmbedded(Options),
     /// A database that is gone fails no call; neither its death nor the gateway's loses an audit event.
@@ -32,6 +34,8 @@ pub enum Promise {
     ControlRestore(Options),
     /// A full disk for the audit spool does what the configuration says, and shows.
     ControlSpoolFull(Options),
+    /// 100,000 recorded requests are replayed against a candidate in seconds.
+    ControlWhatif(Options),
     /// A server that is killed costs only the calls in flight to it, and each of its sessions one 404.
     Kill(Options),
     /// Reloads of the configuration fail no call and lose no session.
@@ -70,11 +74,13 @@ pub struct Options {
 pub fn prove(promise: &Promise) -> Result<bool> {
     process::raise_descriptor_limit();
     match promise {
+        Promise::ControlCanary(options) => control::canary(options),
         Promise::ControlEmbedded(options) => control::embedded(options),
         Promise::ControlOutage(options) => control::outage(options),
         Promise::ControlPublish(options) => control::publish(options),
         Promise::ControlRestore(options) => control::restore(options),
         Promise::ControlSpoolFull(options) => control::spool_full(options),
+        Promise::ControlWhatif(options) => control::whatif(options),
         Promise::Kill(options) => kill::prove(options),
         Promise::Reload(options) => reload::prove(options),
         Promise::Restart(options) => restart::prove(options),

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod api;
 pub mod callers;
+mod canary;
 pub mod document;
 mod embedded;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod replica;
 mod restore;
 mod spool_full;
 pub mod tables;
+mod whatif;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -37,11 +39,13 @@ use crate::process::Process;
 use postgres::Postgres;
 use replica::{Replica, Setup};
 
+pub(super) use canary::prove as canary;
 pub(super) use embedded::prove as embedded;
 pub(super) use outage::prove as outage;
 pub(super) use publish::prove as publish;
 pub(super) use restore::prove as restore;
 pub(super) use spool_full::prove as spool_full;
+pub(super) use whatif::prove as whatif;
 
 /// Who calls.
 const CALLER: &str = "load";
