@@ -18,6 +18,7 @@ mod audit_read;
 mod backup;
 mod canaries;
 mod control;
+mod custom_roles;
 mod engine;
 mod error;
 mod identity;
@@ -52,6 +53,7 @@ pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};
 pub use backup::{Into as RestoreInto, Manifest, TableManifest};
 pub use canaries::{Canary, CanaryEnd, CanaryReport, CandidateSource, NewCanary};
 pub use control::{ADMIN_TOKEN_REPLACED, Idempotency, OwnedApiKey, StoredStanding};
+pub use custom_roles::{CustomRole, NewCustomRole};
 pub use engine::Engine;
 pub use error::{Fault, StoreError};
 pub use identity::{

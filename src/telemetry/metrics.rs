@@ -120,6 +120,7 @@ struct Single {
     audit_spool_bytes: Gauge,
     config_revision: Gauge,
     connections: Gauge,
+    identity_staleness: Gauge,
     limit_server_up: Gauge,
     log_suppressed: Counter,
     reload_success: Gauge,
@@ -265,6 +266,11 @@ impl Metrics {
     /// Lines that the access log lost.
     pub fn access_log_dropped(&self) -> &Counter {
         &self.single.access_log_dropped
+    }
+
+    /// Seconds since the store was last heard of about callers.
+    pub fn identity_staleness(&self) -> &Gauge {
+        &self.single.identity_staleness
     }
 
     /// Whether the server of shared limits answers.
@@ -506,6 +512,7 @@ impl Single {
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
+            identity_staleness: one(&names::IDENTITY_STALENESS, registry),
             limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),
             reload_success: one(&names::CONFIG_RELOAD_SUCCESS, registry),

@@ -153,6 +153,12 @@ specs! {
         OWN_COST_BUCKETS,
         &["tenant", "route"],
     );
+    /// How old what is known of callers is.
+    IDENTITY_STALENESS = gauge(
+        "tollgate_identity_staleness_seconds",
+        "Time since the store was last heard of about users, keys, revocations and roles; 0 without `source: database`.",
+        &[],
+    );
     /// Age of each issuer's keys.
     JWKS_AGE = gauge(
         "tollgate_jwks_age_seconds",

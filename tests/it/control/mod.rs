@@ -1,6 +1,8 @@
 //! The control API of a whole gateway, and of a control plane alone.
 
 mod attack;
+mod custom_roles;
+mod documents;
 mod generated;
 mod identity;
 mod listeners;
