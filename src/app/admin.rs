@@ -75,7 +75,7 @@ impl Admin {
     fn identity(&self) -> Option<IdentityState> {
         let (feed, every) = self.feed.get()?;
         let staleness_seconds = feed.age();
-        let late = staleness_seconds > every.as_secs() * u64::from(STALE_AFTER) + 1;
+        let late = staleness_seconds > (*every * STALE_AFTER).as_secs() + 1;
         Some(IdentityState { staleness_seconds, late })
     }
 

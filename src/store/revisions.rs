@@ -288,7 +288,7 @@ impl Platform<'_> {
         new: &[(Scope, NewRevision<'_>)],
         tenants: Option<(&[String], &[String])>,
     ) -> Result<Vec<Head>, (Option<Scope>, StoreError)> {
-        let whole = |error| (None, error);
+        let whole = |error| (None::<Scope>, error);
         let mut tx = self.begin().await.map_err(whole)?;
         let mut heads = Vec::with_capacity(new.len());
         for (scope, revision) in new {
