@@ -43,7 +43,7 @@ test: test-tools test-binaries ## Run all tests, and a short form of each accept
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/check.py
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/topology.py
 	TOLLGATE=$(TARGET_DIR)/debug/tollgate .tools/deploy/bin/python tests/deploy/release.py
-	for promise in streams reload restart kill shared-limits takeover control-publish control-outage control-spool-full control-restore control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
+	for promise in streams reload restart kill shared-limits takeover control-canary control-publish control-outage control-spool-full control-restore control-embedded; do $(TARGET_DIR)/debug/tollgate-load prove $$promise --smoke; done
 	$(TARGET_DIR)/debug/tollgate-load bench --smoke
 
 .PHONY: lint
@@ -114,6 +114,10 @@ prove-dataplane-restart: build-load ## Zero-downtime restarts while 64 sessions 
 .PHONY: prove-dataplane-kill
 prove-dataplane-kill: build-load ## kill -9 of one of two servers: only what was in flight fails
 	$(LOAD) prove kill $(ARGS)
+
+.PHONY: prove-control-canary
+prove-control-canary: test-tools build-load ## A canary that fails under load is rolled back by itself; a rollback by hand fails no call
+	$(LOAD) prove control-canary $(ARGS)
 
 .PHONY: prove-control-publish
 prove-control-publish: test-tools build-load ## 200 publications in 2 minutes under load: no call fails, replicas follow within 1 s

@@ -61,7 +61,11 @@ impl Herald {
     fn record(&self, canary: &Canary) {
         let Some(auditor) = self.auditor.get() else { return };
         let object = format!("revision {} beside {} ({})", canary.candidate, canary.base, canary.id);
-        let action = format!("canary.{}", canary.state);
+        let action = match canary.state.as_str() {
+            "running" if canary.share_before == 0 => "canary.started".to_owned(),
+            "running" => "canary.share_changed".to_owned(),
+            ended => format!("canary.{ended}"),
+        };
         let ended = canary.end_reason.as_deref().zip(canary.ended_by.as_deref());
         let (reason, by) = ended.unwrap_or((&canary.reason, &canary.started_by));
         let event = Event {

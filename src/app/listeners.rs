@@ -25,6 +25,7 @@ use crate::control::trail::Ledger;
 use crate::control::{AdminSocket, ControlConfig, Exposure};
 use crate::gateway::{Gateway, Listener};
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::upstream::client_connector;
 
 /// Threads that accept, at most.
@@ -105,8 +106,8 @@ pub(super) fn mcp(
 pub(super) struct Operators {
     /// Publishes documents, if they come from a store.
     pub(super) publisher: Option<Publisher>,
-    /// Tells of canaries, if documents come from a store.
-    pub(super) herald: Option<Arc<Herald>>,
+    /// Canaries of those documents, and who tells of them.
+    pub(super) canaries: Option<(Canaries, Arc<Herald>)>,
     /// Records uses of the API.
     pub(super) ledger: Arc<dyn Ledger>,
     /// Sessions and streams, here and elsewhere.
@@ -134,12 +135,13 @@ pub(super) fn admin(
     let config = settings::control(&core.model, Exposure::of(&address));
     let config = match operators {
         Some(operators) => {
-            if let Some(herald) = &operators.herald {
+            if let Some((_, herald)) = &operators.canaries {
                 herald.publish_in(&operators.events);
             }
             ControlConfig {
                 store: Some(core.store.clone()),
                 publisher: operators.publisher,
+                canaries: operators.canaries.map(|(canaries, _)| canaries),
                 authenticator: authn::start(core, runtimes),
                 ledger: Some(operators.ledger),
                 fleet: Some(operators.fleet),

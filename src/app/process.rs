@@ -171,7 +171,7 @@ impl Process {
         }
         let operators = options.role.has_control_plane().then(|| Operators {
             publisher: database.as_ref().map(|d| d.publisher.clone()),
-            herald: database.as_ref().map(|d| d.herald.clone()),
+            canaries: database.as_ref().map(|d| (d.canaries.clone(), d.herald.clone())),
             ledger,
             fleet,
             events: live::start(&core, &runtimes, &shown, database.as_ref()),

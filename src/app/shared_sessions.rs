@@ -33,6 +33,8 @@ const BEGIN: Duration = Duration::from_secs(5);
 pub(super) const BACKLOG: usize = 65_536;
 /// Of those, so many go into one transaction.
 const BATCH: usize = 500;
+/// How long the first waits for others, so that they share a transaction, which costs more than they do.
+const GATHER: Duration = Duration::from_millis(100);
 /// Wait between attempts while the store is away.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often tombstones that nobody needs are removed.
@@ -207,6 +209,14 @@ fn bury(sessions: &Sessions, ended: &[SessionTombstone]) {
 pub(super) async fn tell(store: Store, mut ended: mpsc::Receiver<Tombstone>) {
     let mut batch = Vec::new();
     while ended.recv_many(&mut batch, BATCH).await > 0 {
+        if batch.len() < BATCH {
+            tokio::time::sleep(GATHER).await;
+            while batch.len() < BATCH
+                && let Ok(tomb) = ended.try_recv()
+            {
+                batch.push(tomb);
+            }
+        }
         let rows: Vec<SessionTombstone> = batch
             .drain(..)
             .map(|tomb| SessionTombstone {

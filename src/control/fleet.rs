@@ -83,7 +83,9 @@ impl Fleet {
         if let Some(peers) = &self.0.peers {
             collect(peers.sessions(&others, listing).await, &mut found, &mut missing);
         }
-        found.sort_by(|a, b| a.1.serial.cmp(&b.1.serial));
+        // One that went to another replica is known to both: it is where it was used last.
+        found.sort_by(|a, b| (&a.1.serial, b.1.last_seen).cmp(&(&b.1.serial, a.1.last_seen)));
+        found.dedup_by(|later, first| later.1.serial == first.1.serial);
         Gathered { found, missing }
     }
 

@@ -60,6 +60,7 @@ use self::trail::Ledger;
 use crate::base::{Clock, Secret};
 use crate::limit::Rate;
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::Store;
 
 pub use self::problem::Problem;
@@ -120,6 +121,8 @@ pub struct ControlConfig {
     pub store: Option<Store>,
     /// Documents, if they come from a store.
     pub publisher: Option<Publisher>,
+    /// Canaries of those documents.
+    pub canaries: Option<Canaries>,
     /// Sessions and streams of all replicas.
     pub fleet: Option<Fleet>,
     /// The time.
@@ -149,6 +152,7 @@ impl ControlConfig {
             audit_key: None,
             store: None,
             publisher: None,
+            canaries: None,
             fleet: None,
             clock: Clock::default(),
             request_timeout: Duration::from_secs(30),

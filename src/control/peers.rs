@@ -4,6 +4,7 @@
 //! are asked at once, how long each may take and how much it may say is bounded.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ struct Inner {
     tls: ClientConfig,
     /// The name in replicas' certificates; their address if there is none.
     name: Option<String>,
-    /// By address. A client keeps connections open.
+    /// By address and what it resolves to. A client keeps connections open.
     clients: Mutex<HashMap<String, reqwest::Client>>,
 }
 
@@ -165,7 +166,7 @@ impl Peers {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<(u16, Vec<u8>), String> {
-        let (client, authority) = self.client(&peer.address)?;
+        let (client, authority) = self.client(&peer.address).await?;
         let mut request = client.request(method, format!("https://{authority}/internal/v1/{path}"));
         if let Some(body) = body {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
@@ -182,17 +183,24 @@ impl Peers {
     }
 
     /// A client for an address, and what to dial with it.
-    fn client(&self, address: &str) -> Result<(reqwest::Client, String), String> {
-        let authority = match &self.0.name {
-            None => address.to_owned(),
-            Some(name) => {
-                let port = address.rsplit_once(':').map_or("443", |(_, port)| port);
-                format!("{name}:{port}")
-            }
+    async fn client(&self, address: &str) -> Result<(reqwest::Client, String), String> {
+        let Some(name) = &self.0.name else {
+            return Ok((self.kept(address.to_owned(), None)?, address.to_owned()));
         };
+        // The certificates are for that name, and the replica is where its own address says.
+        let unknown = |e: std::io::Error| format!("cannot resolve {address}: {e}");
+        let mut at: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(unknown)?.collect();
+        at.sort();
+        let port = address.rsplit_once(':').map_or("443", |(_, port)| port);
+        // A host name that moves to other addresses gets another client.
+        let client = self.kept(format!("{address} {at:?}"), Some((name, &at)))?;
+        Ok((client, format!("{name}:{port}")))
+    }
+
+    fn kept(&self, key: String, dialled: Option<(&str, &[SocketAddr])>) -> Result<reqwest::Client, String> {
         let mut clients = self.0.clients.lock();
-        if let Some(client) = clients.get(address) {
-            return Ok((client.clone(), authority));
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
         }
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.0.tls.clone())
@@ -201,15 +209,15 @@ impl Peers {
             .https_only(true)
             .pool_max_idle_per_host(2)
             .connect_timeout(PATIENCE);
-        if let (Some(name), Ok(at)) = (&self.0.name, address.parse()) {
-            builder = builder.resolve(name, at);
+        if let Some((name, at)) = dialled {
+            builder = builder.resolve_to_addrs(name, at);
         }
         let client = builder.build().map_err(|e| in_full(&e))?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
-        clients.insert(address.to_owned(), client.clone());
-        Ok((client, authority))
+        clients.insert(key, client.clone());
+        Ok(client)
     }
 }
 

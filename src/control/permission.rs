@@ -98,11 +98,11 @@ permissions! {
     RolesRead = "roles:read", Holder::From(Role::Viewer);
     /// Change the tenant's own roles
     RolesWrite = "roles:write", Holder::From(Role::Admin);
-    /// Read documents, their objects and revisions
+    /// Read documents, their objects and revisions; ask what a document would do
     ConfigRead = "config:read", Holder::From(Role::ServerOwner);
     /// Change servers
     ServersWrite = "servers:write", Holder::From(Role::ServerOwner);
-    /// Change routes, policies, limits, issuers and the document as a whole; roll back
+    /// Change routes, policies, limits, issuers and the document as a whole; roll back; try a revision
     ConfigWrite = "config:write", Holder::From(Role::Admin);
     /// See users and role bindings
     UsersRead = "users:read", Holder::FromOrAuditor(Role::Admin);

@@ -315,6 +315,23 @@ fn those_who_come_during_a_trip_wait_for_it() {
 }
 
 #[test]
+fn kept_tokens_that_are_too_few_lapse() {
+    // 10,000 a second, a bucket of ten: full again after a millisecond.
+    let rate = rate(10_000, Duration::from_secs(1), 10);
+    let token = rate.token_ns();
+    let mut held = Held::default();
+    let ask = held.begin(5, &rate, 4 * token).expect("the first goes");
+    assert_eq!(held.begin(6, &rate, 4 * token), None);
+    let grant = Server::default().grant(MS, &Ask { want: 6, ..ask });
+    held.land(5, 6, &ask, &grant);
+    assert_eq!(held.judge(7, &rate, 4 * token), Verdict::Ready);
+    held.spend(7, 4 * token);
+    assert_ne!(held.judge(8, &rate, 4 * token), Verdict::Ready, "two are left for the other, who needs four");
+    // Later the bucket is full without them.
+    assert_ne!(held.judge(8 + 20 * MS, &rate, token), Verdict::Ready);
+}
+
+#[test]
 fn a_failed_trip_can_be_tried_again_and_a_changed_rate_drops_what_is_held() {
     let (slow, fast) = (per_minute(60), per_minute(600));
     let mut held = Held::default();

@@ -58,6 +58,14 @@ impl TenantScope<'_> {
     /// # Errors
     /// The database.
     pub async fn samples(&self, since: Time) -> Result<String, StoreError> {
+        Ok(self.latest_samples(since, MAX_ROWS).await?.0)
+    }
+
+    /// The same of at most `rows` minutes of routes, the newest; whether there are more.
+    ///
+    /// # Errors
+    /// The database.
+    async fn latest_samples(&self, since: Time, most: i64) -> Result<(String, bool), StoreError> {
         let tenant = self.tenant().as_str();
         let mut tx = self.read().await?;
         let mut rows = q!(
@@ -66,10 +74,12 @@ impl TenantScope<'_> {
             "SELECT lines FROM request_samples WHERE tenant = $1 AND at >= $2 ORDER BY at DESC, route, writer LIMIT $3",
             tenant,
             since,
-            MAX_ROWS
+            most.saturating_add(1)
         )?;
+        let cut = i64::try_from(rows.len()).is_ok_and(|found| found > most);
+        rows.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         rows.reverse();
-        Ok(rows.join("\n"))
+        Ok((rows.join("\n"), cut))
     }
 }
 
@@ -81,5 +91,19 @@ impl Store {
     pub async fn recent_samples(&self, tenant: &TenantId, hours: u32) -> Result<String, StoreError> {
         let since = self.now().minus(Duration::from_secs(u64::from(hours) * 3600));
         self.tenant(tenant).samples(since).await
+    }
+
+    /// The same of at most `rows` minutes of routes, the newest; whether there are more.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn latest_samples(
+        &self,
+        tenant: &TenantId,
+        hours: u32,
+        rows: u32,
+    ) -> Result<(String, bool), StoreError> {
+        let since = self.now().minus(Duration::from_secs(u64::from(hours) * 3600));
+        self.tenant(tenant).latest_samples(since, i64::from(rows)).await
     }
 }

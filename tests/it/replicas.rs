@@ -12,6 +12,35 @@ use crate::support::{
     within,
 };
 
+#[tokio::test]
+async fn replicas_with_certificates_for_one_name_are_found_by_their_own() {
+    let (up, shared, authority) = (Upstream::legacy().await, Folder::new(), Authority::new());
+    let (cert, key) = authority.write("a", &authority.issue("tollgate-replica"));
+    let gateway = replica(&up, &shared)
+        .listeners(&format!(
+            "internal: {{ address: 127.0.0.1:0, tls: {{ cert: \"{}\", key: \"{}\", ca: \"{}\" }} }}",
+            cert.display(),
+            key.display(),
+            authority.file().display()
+        ))
+        .start()
+        .await;
+    let (_, port) = gateway.process().internal_address().unwrap().rsplit_once(':').unwrap();
+    let by = |host: &str| Peer { boot: host.to_owned(), address: format!("{host}:{port}") };
+    let leaf = authority.issue("tollgate-replica");
+    let (ca, name) = (std::fs::read(authority.file()).unwrap(), Some("tollgate-replica".to_owned()));
+    let (cert, key) = (leaf.certificate.pem(), leaf.key.serialize_pem());
+    let asking = Peers::new(cert.as_bytes(), key.as_bytes(), &ca, name).unwrap();
+    let answers = asking.health(&[by("localhost"), by("127.0.0.1")]).await;
+    assert_eq!(answers.answers.len(), 2, "by a host name and by an address: {:?}", answers.missing);
+    let nobody = Peers::new(cert.as_bytes(), key.as_bytes(), &ca, Some("another".to_owned())).unwrap();
+    assert_eq!(
+        nobody.health(&[by("localhost")]).await.answers.len(),
+        0,
+        "the certificate is for another name"
+    );
+}
+
 fn replica(up: &Upstream, shared: &Folder) -> Builder {
     let keys = shared.path().join("session.keys");
     Gateway::relay(&[up])

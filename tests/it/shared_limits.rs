@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, Upstream, Valkey, eventually};
+use crate::support::{Authority, Gateway, Upstream, Valkey, eventually};
 
 /// Two gateways with the same limits and the same server for them.
 async fn replicas(up: &Upstream, route: &str, limits: &str, section: &str) -> [Gateway; 2] {
@@ -152,5 +152,36 @@ async fn keys_are_spread_over_a_cluster() {
     for node in &nodes {
         let keys = format!("{:?}", node.command(&["DBSIZE"]).await);
         assert_ne!(keys, "int(0)", "every node has some of the keys");
+    }
+}
+
+#[tokio::test]
+async fn the_server_is_known_by_its_certificate_and_knows_the_gateway_by_its_login() {
+    let (up, authority, stranger) = (Upstream::modern().await, Authority::new(), Authority::new());
+    let valkey = Valkey::guarded(&authority, "s3cret").await;
+    let section = |ca: &Authority, password: &str| {
+        format!(
+            "valkey: {{ urls: [\"{}\"], ca: \"{}\", username: gate, password: \"${{env:{password}}}\" }}",
+            valkey.url(),
+            ca.file().display()
+        )
+    };
+    let limit = "limits:\n  - { name: one, key: principal, rate: 1/h, backend: valkey, fail: closed }\n";
+    let start = async |section: String| {
+        let gateway = Gateway::relay(&[&up]).server("era: modern").route("limits: [one]");
+        gateway.more(&format!("{limit}{section}")).env("GOOD", "s3cret").env("BAD", "guessed").start().await
+    };
+    let good = start(section(&authority, "GOOD")).await;
+    connected(&good).await;
+    assert_eq!(status(&good, "get_time").await, 200);
+    assert_eq!(status(&good, "get_time").await, 429);
+    for (why, section) in [
+        ("a stranger's certificate", section(&stranger, "GOOD")),
+        ("a wrong login", section(&authority, "BAD")),
+    ] {
+        let gateway = start(section).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(gateway.metric("tollgate_limit_server_up", &[]).await, 0.0, "{why}");
+        assert_eq!(status(&gateway, "get_time").await, 429, "{why}: `fail: closed`");
     }
 }

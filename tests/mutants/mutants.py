@@ -606,6 +606,59 @@ add(
     caught_by="shared_limits::without_the_server_each_limit_does_what_it_says_and_recovers_by_itself",
 )
 add(
+    "lease-grace-ends",
+    "docs/limits.md §Local and shared: what was kept for who waited does not come on top of what the bucket refills.",
+    (
+        "src/limit/lease.rs",
+        "            stretch.grace = 0;",
+        "            if !BROKEN { stretch.grace = 0; }",
+    ),
+    caught_by="lib::limit::lease::tests::kept_tokens_that_are_too_few_lapse",
+)
+add(
+    "internal-peers",
+    "docs/replicas.md §The internal listener: only who shows a certificate of the authority is answered.",
+    (
+        "src/app/internal.rs",
+        "        let tls = Some((self.certificate, Some(self.authorities)));",
+        "        let tls = Some((self.certificate, Some(self.authorities).filter(|_| !BROKEN)));",
+    ),
+    caught_by="replicas::only_replicas_are_answered_by_the_internal_listener",
+)
+add(
+    "stream-of-its-tenant",
+    "docs/replicas.md §The internal listener: a stream is ended for its own tenant only.",
+    (
+        "src/mcp/session/streams.rs",
+        "filter(|s| s.info.tenant == *tenant)",
+        "filter(|s| BROKEN || s.info.tenant == *tenant)",
+    ),
+    caught_by=(
+        "replicas::replicas_list_and_close_each_others_sessions_and_streams",
+        "lib::mcp::session::streams::tests::a_stream_ends_only_for_its_own_tenant_and_whenever_it_is_asked",
+    ),
+)
+add(
+    "closed-everywhere",
+    "docs/replicas.md §Sessions and streams of everybody: a session that was closed does not come back at another replica.",
+    (
+        "src/control/peers.rs",
+        "        if let Some(tombstone) = closed.answers.iter().find_map(|(_, t)| t.clone()) {",
+        "        if let Some(tombstone) = closed.answers.iter().find_map(|(_, t)| t.clone()).filter(|_| !BROKEN) {",
+    ),
+    caught_by="replicas::replicas_list_and_close_each_others_sessions_and_streams",
+)
+add(
+    "no-api-on-data-planes",
+    "docs/replicas.md §Planes apart: a data plane serves no API.",
+    (
+        "src/control/mod.rs",
+        "    if !config.api {",
+        "    if !config.api && !BROKEN {",
+    ),
+    caught_by="database::planes::a_control_plane_lists_and_closes_what_is_at_home_in_data_planes",
+)
+add(
     "exempt-from-limits",
     "docs/architecture.md §The path of a request: notifications, answers, ping, discover and DELETE are never refused by a limit.",
     after(

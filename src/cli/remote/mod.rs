@@ -1,6 +1,7 @@
-//! Commands that speak to a running gateway: `apply`, `diff`, `drift`, `export`, `history`, `rollback`, `show`, `status`.
+//! Commands that speak to a running gateway: `apply`, `canary`, `diff`, `drift`, `export`, `history`, `rollback`, `show`, `status`.
 
 mod args;
+mod canary;
 mod client;
 mod diff;
 
@@ -121,6 +122,7 @@ pub(super) fn rotate_admin_token(api: &ApiArgs) -> Result<bool, String> {
 async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
     match command {
         Remote::Apply(args) => apply(args).await,
+        Remote::Canary(args) => canary::run(args).await,
         Remote::Diff { from, to, with, scope } => diff::run(from, *to, *with, scope).await,
         Remote::Drift { file, api } => drift(file, api).await,
         Remote::Export { scope } => print(scope, "document").await,

@@ -3,6 +3,7 @@
 mod audit;
 mod audit_export;
 mod bindings;
+mod canary;
 mod custom_roles;
 mod documents;
 mod events;
@@ -12,6 +13,7 @@ mod keys;
 mod objects;
 mod own;
 mod people;
+mod questions;
 mod replicas;
 mod revocations;
 mod secrets;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -40,6 +43,7 @@ use super::trail::{Action, Ledger};
 use crate::audit::AuditKey;
 use crate::base::{Role, TenantId};
 use crate::source::Publisher;
+use crate::source::canary::Canaries;
 use crate::store::{Store, Time};
 
 /// What handlers share. Cloning it is a reference count.
@@ -58,6 +62,8 @@ struct Inner {
     audit_key: Option<Arc<AuditKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
+    canaries: Option<Canaries>,
+    questions: Arc<Semaphore>,
     fleet: Option<Fleet>,
 }
 
@@ -75,6 +81,8 @@ impl Api {
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
+            canaries: config.canaries.clone(),
+            questions: Arc::new(Semaphore::new(questions::AT_ONCE)),
             fleet: config.fleet.clone(),
         }))
     }
@@ -114,6 +122,20 @@ impl Api {
     fn fleet(&self) -> Result<&Fleet, Problem> {
         let missing = || Problem::unavailable("no_data_plane", "this process knows of no sessions");
         self.0.fleet.as_ref().ok_or_else(missing)
+    }
+
+    /// What starts and ends canaries.
+    pub(super) fn canaries(&self) -> Result<&Canaries, Problem> {
+        self.publisher()?;
+        self.0
+            .canaries
+            .as_ref()
+            .ok_or_else(|| Problem::unavailable("no_store", "this process has no canaries"))
+    }
+
+    /// A place among the questions that are worked on.
+    fn question(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.questions.clone().try_acquire_owned().map_err(|_| questions::busy())
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {
@@ -170,6 +192,8 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = sessions::operations(router);
     let router = tenants::operations(router);
     let router = documents::operations(router);
+    let router = canary::operations(router);
+    let router = questions::operations(router);
     let router = objects::operations(router);
     let router = secrets::operations(router);
     let router = audit::operations(router);

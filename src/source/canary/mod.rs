@@ -5,8 +5,8 @@
 //!   [`Serve`](super::Serve), and reports what it counts.
 //! - [`Watcher`] decides: the replica that leads adds the reports up every second and rolls back, promotes or aborts.
 //!
-//! **Times.** A share holds from a time on that is [`LEAD`] ahead when several replicas live, so that all of them know of it
-//! before it holds and no caller is on one side here and on the other there. An end takes effect where it is heard of, within
+//! **Times.** A share holds from a time on that is [`LEAD`] ahead when several replicas live ([`LEAD_ALONE`] else), so that all
+//! of them know of it before it holds and no caller is on one side here and on the other there. An end takes effect where it is heard of, within
 //! the time of a notification (or of a poll).
 //!
 //! **Failure.** While the store is away a replica goes on with what it has; after the deadline and [`GRACE`] it serves the
@@ -32,6 +32,8 @@ use crate::store::{Canary, Time};
 
 /// How long before it holds a share is known, if several replicas live: longer than a poll.
 pub const LEAD: Duration = Duration::from_secs(3);
+/// The same if one lives: time for the candidate's servers to be resolved.
+pub const LEAD_ALONE: Duration = Duration::from_secs(1);
 /// How long after its deadline a canary that nobody ended is served.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Who ends canaries by themselves.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{LEAD, News, Tell};
+use super::{LEAD, LEAD_ALONE, News, Tell};
 use crate::base::{Scope, TenantId};
 use crate::canary::{Kind, Replicas, Rules, RulesError, Share, Sides};
 use crate::source::publish::{MAX_REASON, PublishError, Publisher, SCHEMA_VERSION};
@@ -341,7 +341,7 @@ pub(super) async fn figures(store: &Store, canary: &Canary) -> Result<Sides, Sto
 
 /// How long before it holds a share has to be known.
 fn lead(replicas: usize) -> Duration {
-    if replicas > 1 { LEAD } else { Duration::ZERO }
+    if replicas > 1 { LEAD } else { LEAD_ALONE }
 }
 
 fn basis_points(share: Share) -> i32 {

@@ -34,6 +34,14 @@ fn body(id: &str) -> Option<Value> {
         Some(json!({ "principal": "corp|alice" }))
     } else if id == "put_user" {
         Some(json!({ "disabled": true }))
+    } else if id == "start_canary" {
+        Some(json!({ "document": "version: 1\n", "principals": "50%" }))
+    } else if id == "share_canary" {
+        Some(json!({ "share": "100%" }))
+    } else if id == "ask_whatif" {
+        Some(json!({ "document": "version: 1\n" }))
+    } else if id == "ask_proof" {
+        Some(json!({ "question": "unauthenticated" }))
     } else if id == "rotate_api_key" {
         Some(json!({}))
     } else if id == "put_secret" {

@@ -22,7 +22,7 @@ use tollgate::control::trail::{Action, Ledger};
 use tollgate::control::{self, ControlConfig, ControlState, Exposure, Problem, Readiness, Revision, Status};
 use tollgate::limit::Rate;
 use tollgate::snapshot::Snapshot;
-use tollgate::source::canary::Beside;
+use tollgate::source::canary::{Beside, Canaries};
 use tollgate::source::{Publisher, Refusal, SecretValues, Serve, Stored};
 use tollgate::store::{Store, StoreSettings};
 use tower::ServiceExt as _;
@@ -227,13 +227,15 @@ impl Plane {
         store.prepare().await.unwrap();
         let ledger = Arc::new(Kept::default());
         let at_home = Arc::new(AtHome::default());
+        let publisher = Publisher::new(store.clone(), Arc::new(Rules));
         let config = ControlConfig {
             authenticator: Arc::new(Authenticator::new(
                 Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default())))),
                 Clock::default(),
             )),
             store: Some(store.clone()),
-            publisher: Some(Publisher::new(store.clone(), Arc::new(Rules))),
+            publisher: Some(publisher.clone()),
+            canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}))),
             ledger: Some(ledger.clone()),
             audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
@@ -321,7 +323,7 @@ impl Serve for Rules {
         self.check(&beside.document.scope, &beside.document.content, secrets).map(drop)
     }
 
-    fn end_beside(&self, _: &TenantId, _: uuid::Uuid) {}
+    fn end_beside(&self, _: &TenantId, _: Uuid) {}
 
     fn trial(&self, tenant: &TenantId, content: &[u8], _: &SecretValues) -> Result<Snapshot, Refusal> {
         Self::load(&Scope::Tenant(tenant.clone()), content).map(|_| Snapshot::new([]))

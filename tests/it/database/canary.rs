@@ -1,6 +1,7 @@
 //! Canaries: a revision beside the head, for some callers or replicas.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,12 +9,12 @@ use tollgate::app::Document;
 use tollgate::base::TenantId;
 use tollgate::canary::{Kind, Rules};
 use tollgate::source::PublishError;
-use tollgate::source::canary::{CanaryError, Candidate, Start, Wish, figures_of};
+use tollgate::source::canary::{CanaryError, Candidate, GRACE, Start, Wish, figures_of};
 use tollgate::store::{Canary, Page, Store};
 
 use super::identities::make_key;
 use super::{Replica, document, off_runtime, own, publish, start};
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, Durability, Postgres};
 use crate::support::{Caller, Era, Folder, Reply, Upstream, eventually};
 
 /// How soon after the first judged calls a candidate that fails is rolled back.
@@ -271,6 +272,42 @@ async fn a_share_of_replicas_is_some_and_not_all_of_them() {
     assert!(tried == [0, 4] || tried == [4, 0], "{tried:?}");
     let two = two.restart().await;
     assert_eq!(sides(&[&two], &callers).await, there, "the replica is known by its name, not by its process");
+}
+
+#[tokio::test]
+async fn a_canary_that_nobody_can_end_ends_by_itself_soon_after_its_deadline() {
+    let server = Arc::new(Postgres::start(Durability::Full));
+    let database = server.database();
+    let (old, new) = (Upstream::modern().await, Upstream::modern().await);
+    let one = Replica::start(&database.url()).await;
+    publish(&one.publisher(), &keyed("s", &old.url()), None).await.unwrap();
+    let callers = callers(one.process().store().unwrap(), 1).await;
+    keys_known(&[&one], &callers).await;
+    let rules = Rules { hold: 1, deadline: 2, ..fast() };
+    let started =
+        one.canaries().start(plan(&keyed("s", &new.url()), Kind::Principals, "100%", rules)).await.unwrap();
+    in_force(&started, &[&one]).await;
+    assert_eq!(on(&sides(&[&one], &callers).await, "default@2").len(), 1);
+    server.kill();
+    let clock = one.process().store().unwrap().clone();
+    let over = started.deadline.plus(GRACE);
+    loop {
+        let before = clock.now();
+        let served = sides(&[&one], &callers).await;
+        let after = clock.now();
+        match served.values().next().unwrap().as_str() {
+            "default@2" => assert!(before < over, "still tried {:?} after its end", before.since(over)),
+            _ => {
+                assert!(after >= over, "ended {:?} before its time", over.since(after));
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.restart();
+    let end = ended(&one).await;
+    assert_eq!(end.state, "rolled_back");
+    assert!(end.end_reason.unwrap().contains("the deadline has passed"));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ pub mod events;
 mod identities;
 mod outage;
 mod planes;
+mod questions;
 mod tenants;
 
 use std::net::SocketAddr;

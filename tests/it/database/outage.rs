@@ -38,9 +38,13 @@ async fn calls_go_on_replicas_start_from_disk_and_all_converge_when_it_is_back()
         publish(&publisher, &document("second", &up.url()), None).await.ok()
     })
     .await;
-    let state = publisher.wait(&own(), published.revision, 20 * SOON).await.unwrap();
-    let serving = state.positions.iter().filter(|p| p.served == published.revision).count();
-    assert!(serving >= 2, "{state:?}");
+    // The one that started meanwhile is known to the database once its first beat has come through.
+    eventually("both serve it", async || {
+        let state = publisher.wait(&own(), published.revision, 20 * SOON).await.ok()?;
+        let serving = state.positions.iter().filter(|p| p.served == published.revision).count();
+        (serving >= 2).then_some(())
+    })
+    .await;
     assert!(works(&one, "second").await && works(&two, "second").await);
 }
 

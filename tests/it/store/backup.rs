@@ -1,7 +1,7 @@
 //! Backups: engine-neutral, complete or refused, compared table by table after a restore.
 
 use tollgate::base::{Scope, Secret};
-use tollgate::store::{Engine, NewRevision, NewUser, Page, RestoreInto, Store};
+use tollgate::store::{CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store};
 
 use super::{Fixture, tenant};
 
@@ -21,6 +21,20 @@ async fn fill(store: &Store) {
             };
             platform.publish(&Scope::Tenant(id.clone()), new).await.unwrap();
         }
+        let now = store.now();
+        let canary = NewCanary {
+            id: uuid::Uuid::from_u128(now.micros().unsigned_abs().into()),
+            base: 3,
+            candidate: CandidateSource::Existing(1),
+            kind: "principals",
+            share: 1000,
+            share_at: now,
+            rules: "{\"min_calls\":50}",
+            started_by: "ada",
+            reason: "Ü",
+            deadline: now,
+        };
+        store.tenant(&id).start_canary(canary).await.unwrap();
         let value = Secret::new(b"hunter2".to_vec());
         store.tenant(&id).put_secret("token", &value, "ada").await.unwrap();
         // Changes are numbered, on PostgreSQL by a trigger: a restore must not number them anew.
@@ -57,6 +71,7 @@ async fn a_backup_of_either_engine_restores_into_either() {
             let acme = tenant("acme");
             let scope = target.store.tenant(&acme);
             assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter2");
+            assert_eq!(target.store.platform().running_canaries().await.unwrap().len(), 6);
             // And life goes on: the head moves from where it was.
             let new = NewRevision {
                 content: b"next",

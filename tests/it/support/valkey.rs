@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{Folder, PATIENCE, eventually};
+use super::{Authority, Folder, PATIENCE, eventually};
 
 /// A running server, or the place of one that was killed.
 pub struct Valkey {
@@ -12,18 +12,40 @@ pub struct Valkey {
     folder: Folder,
     port: u16,
     clustered: bool,
+    guard: Option<Guard>,
+}
+
+/// TLS only, and a login.
+struct Guard {
+    settings: String,
+    password: String,
+    ca: Vec<u8>,
 }
 
 impl Valkey {
     pub async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, None).await
+    }
+
+    /// One that speaks TLS only, with a certificate of this authority, and knows the user `gate` alone.
+    pub async fn guarded(authority: &Authority, password: &str) -> Self {
+        let (cert, key) = authority.write("valkey", &authority.issue("127.0.0.1"));
+        let settings = format!(
+            "tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients no\n\
+             user default off\nuser gate on >{password} ~tollgate:* +@all\n",
+            cert.display(),
+            key.display(),
+            authority.file().display()
+        );
+        let ca = std::fs::read(authority.file()).expect("the authority has a file");
+        Self::launch(false, Some(Guard { settings, password: password.to_owned(), ca })).await
     }
 
     /// Three nodes that share the slots.
     pub async fn cluster() -> Vec<Self> {
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            nodes.push(Self::launch(true).await);
+            nodes.push(Self::launch(true, None).await);
         }
         let slots = [(0, 5460), (5461, 10922), (10923, 16383)];
         for (node, (from, to)) in nodes.iter().zip(slots) {
@@ -45,7 +67,8 @@ impl Valkey {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.guard.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// The section of a document.
@@ -67,9 +90,9 @@ impl Valkey {
         self.answers().await;
     }
 
-    async fn launch(clustered: bool) -> Self {
+    async fn launch(clustered: bool, guard: Option<Guard>) -> Self {
         let folder = Folder::new();
-        let mut server = Self { child: None, folder, port: 0, clustered };
+        let mut server = Self { child: None, folder, port: 0, clustered, guard };
         let mut tries = 0;
         loop {
             // The program cannot take any free port by itself; another may take this one meanwhile, so try again.
@@ -98,8 +121,15 @@ impl Valkey {
 
     fn spawn(&self) -> Child {
         let mut command = Command::new("redis-server");
+        if let Some(guard) = &self.guard {
+            command.arg(self.folder.write("valkey.conf", &guard.settings));
+        }
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
-        command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.folder.path());
+        command.arg("--dir").arg(self.folder.path());
+        match &self.guard {
+            None => command.arg("--port").arg(self.port.to_string()),
+            Some(_) => command.args(["--port", "0", "--tls-port"]).arg(self.port.to_string()),
+        };
         if self.clustered {
             command.args(["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]);
             command.arg("--cluster-port").arg(self.bus().to_string());
@@ -117,7 +147,17 @@ impl Valkey {
     }
 
     async fn try_command(&self, words: &[&str]) -> Option<redis::Value> {
-        let client = redis::Client::open(self.url()).ok()?;
+        let client = match &self.guard {
+            None => redis::Client::open(self.url()).ok()?,
+            Some(guard) => {
+                use redis::IntoConnectionInfo as _;
+                let info = self.url().into_connection_info().ok()?;
+                let login =
+                    info.redis_settings().clone().set_username("gate").set_password(guard.password.as_str());
+                let tls = redis::TlsCertificates { client_tls: None, root_cert: Some(guard.ca.clone()) };
+                redis::Client::build_with_tls(info.set_redis_settings(login), tls).ok()?
+            }
+        };
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);

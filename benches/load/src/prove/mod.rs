@@ -22,6 +22,8 @@ use crate::{Result, process, report};
 /// What is promised.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Promise {
+    /// A revision that fails on some callers is rolled back by itself, and nobody else notices; by hand, nobody does.
+    ControlCanary(Options),
     /// The embedded default starts in seconds, and `kill -9` loses nothing that was acknowledged.
     ControlEmbedded(Options),
     /// A database that is gone fails no call; neither its death nor the gateway's loses an audit event.
@@ -70,6 +72,7 @@ pub struct Options {
 pub fn prove(promise: &Promise) -> Result<bool> {
     process::raise_descriptor_limit();
     match promise {
+        Promise::ControlCanary(options) => control::canary(options),
         Promise::ControlEmbedded(options) => control::embedded(options),
         Promise::ControlOutage(options) => control::outage(options),
         Promise::ControlPublish(options) => control::publish(options),

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod api;
 pub mod callers;
+mod canary;
 pub mod document;
 mod embedded;
 pub mod ledger;
@@ -37,6 +38,7 @@ use crate::process::Process;
 use postgres::Postgres;
 use replica::{Replica, Setup};
 
+pub(super) use canary::prove as canary;
 pub(super) use embedded::prove as embedded;
 pub(super) use outage::prove as outage;
 pub(super) use publish::prove as publish;
