@@ -141,7 +141,7 @@ async fn a_role_that_is_given_counts_on_every_replica_until_it_is_taken() {
 #[tokio::test]
 async fn keys_beyond_max_staleness_are_refused_or_go_on_as_on_stale_says() {
     let server = std::sync::Arc::new(crate::support::postgres::Postgres::start(
-        crate::support::postgres::Durability::None,
+        crate::support::postgres::Durability::Full,
     ));
     let up = Upstream::modern().await;
     let databases = [("refuse", server.database()), ("serve", server.database())];
@@ -175,7 +175,9 @@ async fn keys_beyond_max_staleness_are_refused_or_go_on_as_on_stale_says() {
         };
         let ready = ask("/readyz").await;
         let identity = ready.json()["identity"].clone();
-        assert_eq!((ready.status(), &identity["late"]), (200, &json!(true)), "{identity}");
+        assert_eq!(identity["late"], true, "{identity}");
+        // The jump of time makes catalogues stale; that the feed is late is no reason to take traffic away.
+        assert!(!ready.json()["problems"].to_string().contains("identity"), "{}", ready.text());
         assert!(identity["staleness_seconds"].as_u64().unwrap() >= 3_600, "{identity}");
         let metrics = ask("/metrics").await.text();
         let line = metrics.lines().find(|l| l.starts_with("tollgate_identity_staleness_seconds ")).unwrap();
