@@ -2,6 +2,7 @@
 //!
 //! The crate is one package with layers that point one way; `docs/architecture.md` says what each may use.
 
+pub mod analytics;
 pub mod app;
 pub mod audit;
 pub mod auth;

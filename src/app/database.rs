@@ -91,7 +91,7 @@ impl Database {
             ),
             begun => tracing::info!(event = "documents_served", from = ?begun),
         }
-        let feed = feed(&store, opening.state, model, &clock);
+        let feed = Arc::new(feed(&store, opening.state, model, &clock));
         feed.begin().await;
         let identity = Identity {
             boot: Uuid::from_u128(opening.boot.0),
@@ -100,8 +100,7 @@ impl Database {
             address: opening.address.clone(),
             started_at: Time::now(&clock),
         };
-        let member = Arc::new(Member::new(store.clone(), identity, follower.clone()));
-        let feed = Arc::new(feed);
+        let member = Arc::new(Member::new(store.clone(), identity, follower.clone(), feed.clone()));
         Ok(Self { store, documents, follower, publisher, member, feed, canaries, herald, holder })
     }
 
@@ -157,7 +156,7 @@ fn feed(store: &Store, state: &State, model: &model::Document, clock: &Clock) ->
 }
 
 /// Stays the same over restarts: the data folder's own name for itself.
-fn replica_name(data_dir: &Path) -> String {
+pub(super) fn replica_name(data_dir: &Path) -> String {
     let path = data_dir.join("replica");
     if let Ok(name) = std::fs::read_to_string(&path)
         && !name.trim().is_empty()

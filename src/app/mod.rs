@@ -19,6 +19,8 @@ mod documents;
 mod error;
 mod gauges;
 mod handover;
+mod health;
+mod housekeeping;
 mod internal;
 mod keys;
 mod listeners;
@@ -42,6 +44,7 @@ pub use audit::{
 };
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
+pub use housekeeping::upkeep;
 pub use options::{Document, Environment, Options, Role};
 pub use preview::{Checked, check, compile_only, preview};
 pub use process::Process;

@@ -6,17 +6,19 @@ use crate::app::core::Core;
 use crate::app::gauges;
 use crate::app::keys::Keys;
 use crate::app::runtimes::Runtimes;
-use crate::app::{samples, shared_sessions};
+use crate::app::{database, health, housekeeping, samples, shared_sessions};
 use crate::gateway::Gateway;
 
 /// Starts what runs beside the listeners until the process ends.
 pub(super) fn spawn(core: &Core, runtimes: &Runtimes, gateway: Option<&Arc<Gateway>>, keys: Keys) {
+    runtimes.control(housekeeping::run(core.clone()));
     // Without a data plane nobody calls servers, so nobody asks how they are either.
     let Some(gateway) = gateway else { return };
     core.state.upstreams.spawn(&runtimes.control, runtimes.stop_upstreams.subscribe());
     jwks(core, runtimes);
     session_keys(core, runtimes, keys);
     runtimes.control(samples::keep(core.clone()));
+    runtimes.control(health::keep(core.clone(), database::replica_name(&core.data_dir)));
     runtimes.data(gateway.clone().sweep());
     if let Some(shared) = &core.shared {
         runtimes.data(shared.clone().run(core.buckets.clone()));

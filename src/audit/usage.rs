@@ -2,12 +2,16 @@
 //!
 //! Counts add up, and so do latency sketches (DDSketch: any quantile within one percent, whatever the distribution), so
 //! that minutes make hours and hours days without looking at events again.
+//!
+//! Beside usage, and from the same events, metrics: requests by route and server alone, whoever called what. They are few,
+//! and their latencies are in a form that a database can work with ([`Latency`]).
 
 use std::collections::HashMap;
 
 use sketches_ddsketch::{Config, DDSketch};
 
 use super::event::{Class, Event};
+use super::latency::Latency;
 
 /// Microseconds of a minute.
 const MINUTE_US: u64 = 60_000_000;
@@ -114,10 +118,54 @@ fn config() -> Config {
     Config::defaults()
 }
 
-/// Usage of a batch of events.
+/// What metrics are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MetricKey {
+    /// Whose.
+    pub tenant: String,
+    /// The beginning of the minute, in microseconds since the Unix epoch.
+    pub minute_us: u64,
+    /// The route; empty if there was none.
+    pub route: String,
+    /// The server; empty if none was asked.
+    pub server: String,
+}
+
+/// A minute of a route and server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metric {
+    /// Requests.
+    pub calls: u64,
+    /// Requests that did not end well, for whatever reason.
+    pub errors: u64,
+    /// Those of them for which the server is to blame.
+    pub failures: u64,
+    /// How long all of them took together, in microseconds.
+    pub busy_us: u64,
+    /// How long each took.
+    pub latency: Latency,
+}
+
+impl Metric {
+    /// Adds another one.
+    pub fn merge(&mut self, other: &Metric) {
+        self.calls += other.calls;
+        self.errors += other.errors;
+        self.failures += other.failures;
+        self.busy_us = self.busy_us.saturating_add(other.busy_us);
+        self.latency.merge(&other.latency);
+    }
+}
+
+/// Outcomes for which the server is to blame: it did not answer, not in time, or not as the protocol has it. An answer
+/// that says "error" is an answer.
+const FAILURES: [&str; 3] = ["timeout", "upstream_error", "upstream_unavailable"];
+
+/// Usage and metrics of a batch of events.
 #[derive(Debug, Default)]
 pub struct Usage {
     cells: HashMap<Key, Cell>,
+    metrics: HashMap<MetricKey, Metric>,
 }
 
 impl Usage {
@@ -141,14 +189,29 @@ impl Usage {
         cell.errors += u64::from(event.outcome != Some("ok"));
         cell.bytes_in += event.bytes_in.unwrap_or(0);
         cell.bytes_out += event.bytes_out.unwrap_or(0);
-        cell.sketch.add_us(event.duration_us.unwrap_or(0));
+        let took = event.duration_us.unwrap_or(0);
+        cell.sketch.add_us(took);
+        let key = MetricKey {
+            tenant: event.tenant.to_owned(),
+            minute_us: time_us / MINUTE_US * MINUTE_US,
+            route: text(event.route),
+            server: text(event.server),
+        };
+        let metric = self.metrics.entry(key).or_default();
+        metric.calls += 1;
+        metric.errors += u64::from(event.outcome != Some("ok"));
+        metric.failures += u64::from(event.outcome.is_some_and(|o| FAILURES.contains(&o)));
+        metric.busy_us = metric.busy_us.saturating_add(took);
+        metric.latency.add_us(took);
     }
 
     /// What was counted, in the order of the keys: writers that lock rows in one order cannot deadlock.
-    pub fn into_cells(self) -> Vec<(Key, Cell)> {
+    pub fn into_parts(self) -> (Vec<(Key, Cell)>, Vec<(MetricKey, Metric)>) {
         let mut cells: Vec<_> = self.cells.into_iter().collect();
         cells.sort_by(|a, b| a.0.cmp(&b.0));
-        cells
+        let mut metrics: Vec<_> = self.metrics.into_iter().collect();
+        metrics.sort_by(|a, b| a.0.cmp(&b.0));
+        (cells, metrics)
     }
 }
 
@@ -172,8 +235,11 @@ mod tests {
             usage.count(MINUTE_US * 6, &event);
             usage.count(0, &Event::new(0, "t", Class::Control));
         }
-        let cells = usage.into_cells();
-        assert_eq!(cells.len(), 2);
+        let (cells, metrics) = usage.into_parts();
+        assert_eq!((cells.len(), metrics.len()), (2, 2));
+        let metric = &metrics[0].1;
+        assert_eq!((metric.calls, metric.errors, metric.failures), (1000, 100, 100));
+        assert_eq!((metric.busy_us, metric.latency.count()), (500_500_000, 1000));
         let (key, cell) = &cells[0];
         assert_eq!((key.minute_us, key.tool.as_str()), (MINUTE_US * 5, "echo"));
         assert_eq!((cell.calls, cell.errors, cell.bytes_in), (1000, 100, 2000));

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub struct Feed {
     heard: AtomicU64,
     /// When this was made.
     began: u64,
+    /// The number of the last change that is in force.
+    applied: AtomicI64,
     state: tokio::sync::Mutex<State>,
     /// Something changed since the file was written.
     unwritten: AtomicBool,
@@ -225,6 +227,7 @@ impl Feed {
             began: clock.unix_secs(),
             clock,
             heard: AtomicU64::new(0),
+            applied: AtomicI64::new(0),
             state: tokio::sync::Mutex::default(),
             unwritten: AtomicBool::new(false),
             written: AtomicU64::new(0),
@@ -238,6 +241,11 @@ impl Feed {
             heard => heard,
         };
         self.clock.unix_secs().saturating_sub(heard)
+    }
+
+    /// What [`Feed::seq`] was when the last look ended. Waits for nothing.
+    pub fn applied(&self) -> i64 {
+        self.applied.load(Ordering::Relaxed)
     }
 
     /// The number of the last change that is in force.
@@ -304,11 +312,13 @@ impl Feed {
             state.heard = self.clock.unix_secs();
             self.heard.store(state.heard, Ordering::Relaxed);
         }
+        let seq = state.seq;
         let none = Entries::default();
         for (tenant, delta) in &changed {
             let registries = (self.find)(&TenantId::new(tenant.as_str()));
             state.tenants.get(tenant).unwrap_or(&none).update(tenant, delta, &registries);
         }
+        self.applied.store(seq, Ordering::Relaxed);
         let dirty = self.unwritten.fetch_or(!changed.is_empty(), Ordering::Relaxed) || !changed.is_empty();
         if dirty && self.may_write() {
             self.write_file(&state);

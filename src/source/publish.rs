@@ -18,7 +18,7 @@ use crate::snapshot::Snapshot;
 use crate::source::database::secret_values;
 use crate::source::replica::{Convergence, LIVE, convergence};
 use crate::source::stored::{Refusal, SecretValues, Serve};
-use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store};
+use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError, Tx};
 
 pub use crate::source::change::{Change, Failed, MAX_REASON, PublishError, Published};
 
@@ -135,7 +135,14 @@ impl Publisher {
             Vec::new()
         } else {
             let tenants = tenants.as_ref().map(|(there, gone)| (&there[..], &gone[..]));
-            let done = self.store.platform().publish_all(&new, tenants).await;
+            let done = match &new[..] {
+                // With no more rights than the scope needs.
+                [(Scope::Tenant(tenant), revision)] => {
+                    let done = self.store.tenant(tenant).publish(*revision).await;
+                    done.map(|head| vec![head]).map_err(|error| (Some(new[0].0.clone()), error))
+                }
+                _ => self.store.platform().publish_all(&new, tenants).await,
+            };
             done.map_err(|(scope, error)| Failed {
                 scope: scope.unwrap_or_else(|| changes[0].scope.clone()),
                 error: error.into(),
@@ -233,7 +240,10 @@ impl Publisher {
         before: Option<i64>,
         page: Page,
     ) -> Result<Vec<RevisionSummary>, PublishError> {
-        Ok(self.store.platform().history(scope, before, page).await?)
+        Ok(match scope {
+            Scope::Platform => self.store.platform().history(scope, before, page).await?,
+            Scope::Tenant(tenant) => self.store.tenant(tenant).history(before, page).await?,
+        })
     }
 
     /// One revision with its bytes.
@@ -241,7 +251,10 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Missing`]; the store.
     pub async fn show(&self, scope: &Scope, revision: i64) -> Result<Revision, PublishError> {
-        let found = self.store.platform().revision(scope, revision).await?;
+        let found = match scope {
+            Scope::Platform => self.store.platform().revision(scope, revision).await?,
+            Scope::Tenant(tenant) => self.store.tenant(tenant).revision(revision).await?,
+        };
         found.ok_or_else(|| PublishError::Missing { scope: scope.clone(), revision })
     }
 
@@ -250,9 +263,10 @@ impl Publisher {
     /// # Errors
     /// The store.
     pub async fn head(&self, scope: &Scope) -> Result<Option<Revision>, PublishError> {
-        let mut tx = self.store.platform().read().await?;
-        let Some(head) = tx.head(scope).await? else { return Ok(None) };
-        Ok(tx.revision(scope, head.revision).await?)
+        Ok(match scope {
+            Scope::Platform => whole_head(&mut *self.store.platform().read().await?, scope).await?,
+            Scope::Tenant(tenant) => whole_head(&mut *self.store.tenant(tenant).read().await?, scope).await?,
+        })
     }
 
     /// The heads of all scopes, at most `limit`, those that moved first before.
@@ -408,4 +422,9 @@ fn only(mut published: Vec<Published>) -> Result<Published, PublishError> {
 
 fn takes_anything(changes: &[Change], scope: &Scope) -> bool {
     changes.iter().any(|change| change.scope == *scope && change.if_revision.is_none())
+}
+
+async fn whole_head(tx: &mut Tx, scope: &Scope) -> Result<Option<Revision>, StoreError> {
+    let Some(head) = tx.head(scope).await? else { return Ok(None) };
+    tx.revision(scope, head.revision).await
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::base::Scope;
 use crate::source::board::Served;
 use crate::source::database::Follower;
+use crate::source::identity::Feed;
 use crate::store::{Heartbeat, Replica, ServedRevision, Store, StoreError, Time};
 
 /// How often a process says that it is alive.
@@ -41,14 +42,15 @@ pub struct Member {
     store: Store,
     identity: Identity,
     follower: Arc<Follower>,
+    feed: Arc<Feed>,
     /// Why the last beat failed.
     failed: Mutex<Option<String>>,
 }
 
 impl Member {
     /// A process that has not been heard of.
-    pub fn new(store: Store, identity: Identity, follower: Arc<Follower>) -> Self {
-        Self { store, identity, follower, failed: Mutex::new(None) }
+    pub fn new(store: Store, identity: Identity, follower: Arc<Follower>, feed: Arc<Feed>) -> Self {
+        Self { store, identity, follower, feed, failed: Mutex::new(None) }
     }
 
     /// Who we are.
@@ -93,6 +95,7 @@ impl Member {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.identity.address.clone(),
             started_at: self.identity.started_at,
+            identity_seq: self.feed.applied(),
         };
         self.store.platform().heartbeat(&beat).await?;
         // Whoever comes by sweeps; the statement finds next to nothing.
@@ -198,7 +201,10 @@ pub async fn convergence(
     window: Duration,
 ) -> Result<Convergence, StoreError> {
     let replicas = store.platform().replicas(window).await?;
-    let reports = store.platform().served_revisions(scope).await?;
+    let reports = match scope {
+        Scope::Platform => store.platform().served_revisions(scope).await?,
+        Scope::Tenant(tenant) => store.tenant(tenant).served_revisions().await?,
+    };
     let positions = replicas.into_iter().map(|replica| {
         let report = reports.iter().find(|r| r.boot == replica.boot);
         Position {

@@ -71,6 +71,8 @@ pub struct AuditBatch {
     pub heads: Vec<(ChainId, Head)>,
     /// Usage of the events.
     pub usage: Vec<(usage::Key, usage::Cell)>,
+    /// Metrics of the events.
+    pub metrics: Vec<(usage::MetricKey, usage::Metric)>,
 }
 
 impl Tx {
@@ -243,6 +245,7 @@ impl Platform<'_> {
             )?;
         }
         tx.write_usage(writer, &batch.usage).await?;
+        tx.write_metrics(writer, &batch.metrics).await?;
         q!(
             tx,
             execute,

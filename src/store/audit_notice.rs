@@ -104,6 +104,7 @@ mod tests {
             events: (0..500).flat_map(|n| [event(&name(n), 7), event(&name(n), 8)]).collect(),
             heads: Vec::new(),
             usage: Vec::new(),
+            metrics: Vec::new(),
         };
         let payloads = AuditNotice::of(&batch);
         assert!(payloads.len() > 1 && payloads.iter().all(|p| p.len() < 8_000));

@@ -163,34 +163,42 @@ impl Tx {
         });
         let class = filter.class.as_deref().map(|name| Class::parse(name).map_or(0, number));
         let to = to.min(place.time.plus(std::time::Duration::from_micros(1)));
-        q!(
-            self,
-            all as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND time >= $2 AND time < $3
-                AND (time, class, writer, sequence) < ($4, $5, $6, $7)
-                AND ($8 IS NULL OR class = $8)
-                AND ($9 IS NULL OR principal = $9)
-                AND ($10 IS NULL OR route = $10)
-                AND ($11 IS NULL OR server = $11)
-                AND ($12 IS NULL OR name = $12)
-                AND ($13 IS NULL OR outcome = $13)
-              ORDER BY time DESC, class DESC, writer DESC, sequence DESC LIMIT $14",
-            tenant.as_str(),
-            from,
-            to,
-            place.time,
-            place.class,
-            Uuid::from_bytes(place.writer),
-            place.sequence,
-            class,
-            filter.principal.as_deref(),
-            filter.route.as_deref(),
-            filter.server.as_deref(),
-            filter.name.as_deref(),
-            filter.outcome.as_deref(),
-            page.limit()
-        )
+        macro_rules! search {
+            ($caller:literal) => {
+                q!(
+                    self,
+                    all as AuditEvent,
+                    concat!(
+                        "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
+                          WHERE tenant = $1 AND time >= $2 AND time < $3
+                            AND (time, class, writer, sequence) < ($4, $5, $6, $7)
+                            AND ($8 IS NULL OR class = $8)
+                            AND ", $caller, "
+                            AND ($10 IS NULL OR route = $10)
+                            AND ($11 IS NULL OR server = $11)
+                            AND ($12 IS NULL OR name = $12)
+                            AND ($13 IS NULL OR outcome = $13)
+                          ORDER BY time DESC, class DESC, writer DESC, sequence DESC LIMIT $14"
+                    ),
+                    tenant.as_str(),
+                    from,
+                    to,
+                    place.time,
+                    place.class,
+                    Uuid::from_bytes(place.writer),
+                    place.sequence,
+                    class,
+                    filter.principal.as_deref(),
+                    filter.route.as_deref(),
+                    filter.server.as_deref(),
+                    filter.name.as_deref(),
+                    filter.outcome.as_deref(),
+                    page.limit()
+                )
+            };
+        }
+        // One statement for both would have one plan for both, and that one could not use the index of callers.
+        if filter.principal.is_some() { search!("principal = $9") } else { search!("$9 IS NULL") }
     }
 
     /// The tenant's chains.

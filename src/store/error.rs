@@ -71,6 +71,11 @@ pub enum StoreError {
     /// It took longer than `store.statement_timeout`.
     #[error("the statement was stopped after store.statement_timeout")]
     Timeout(#[source] sqlx::Error),
+    /// The database's certificate is not one to trust.
+    #[error(
+        "the certificate of the database is refused, see sslrootcert and the host name in store.url: {0}"
+    )]
+    Untrusted(#[source] sqlx::Error),
     /// The database cannot be reached.
     #[error("the store cannot be reached: {0}")]
     Unavailable(#[source] sqlx::Error),
@@ -87,7 +92,8 @@ impl StoreError {
             | Self::Io { .. }
             | Self::Roles(_)
             | Self::Schema(_)
-            | Self::Settings(_) => Fault::Operator,
+            | Self::Settings(_)
+            | Self::Untrusted(_) => Fault::Operator,
         }
     }
 
@@ -118,6 +124,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let sqlx::Error::Database(database) = &error else {
             return match error {
+                error if is_untrusted(&error) => Self::Untrusted(error),
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
                 | sqlx::Error::Protocol(_)
@@ -154,6 +161,16 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Database(error),
         }
     }
+}
+
+/// Whether a handshake failed for the certificate of the other side.
+fn is_untrusted(error: &sqlx::Error) -> bool {
+    let inner = match error {
+        sqlx::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        sqlx::Error::Tls(error) => error.downcast_ref::<rustls::Error>(),
+        _ => None,
+    };
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]

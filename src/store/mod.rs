@@ -21,12 +21,16 @@ mod control;
 mod custom_roles;
 mod engine;
 mod error;
+mod health;
 mod identity;
 mod keys;
 mod leader;
+mod metrics;
 mod migrate;
 mod migrations;
+mod monitor;
 mod notify;
+mod partitions;
 mod replicas;
 mod revisions;
 mod roles;
@@ -40,6 +44,7 @@ mod tenants;
 mod time;
 mod tx;
 mod usage;
+mod usage_summary;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,13 +61,17 @@ pub use control::{ADMIN_TOKEN_REPLACED, Idempotency, OwnedApiKey, StoredStanding
 pub use custom_roles::{CustomRole, NewCustomRole};
 pub use engine::Engine;
 pub use error::{Fault, StoreError};
+pub use health::{HealthChange, HealthPlace, HealthSample, HealthSummary};
 pub use identity::{
     ApiKey, IdentityChange, IdentityKind, IdentitySnapshot, NewApiKey, NewUser, RevocationEntry, RoleBinding,
     User,
 };
 pub use leader::Seat;
+pub use metrics::Performance;
 pub use migrate::{MigrationState, MigrationStatus, SCHEMA_LEVEL};
+pub use monitor::{DatabaseState, IndexState, TableState};
 pub use notify::{Channel, Listener, Notification};
+pub use partitions::Past;
 pub use replicas::{Heartbeat, Replica, ServedRevision};
 pub use revisions::{Head, NewRevision, Page, Revision, RevisionSummary};
 pub use roles::{PLATFORM_ROLE, TENANT_ROLE, roles_sql};
@@ -75,6 +84,7 @@ pub use tenants::Tenant;
 pub use time::Time;
 pub use tx::{Platform, PlatformTx, TenantScope, TenantTx, Tx};
 pub use usage::{Grain, UsageBy, UsageFilter, UsagePoint, UsageTop};
+pub use usage_summary::UsageSummary;
 
 use crate::base::envelope::MasterKeys;
 use crate::base::{Clock, Scope, TenantId};

@@ -24,6 +24,8 @@ pub struct Heartbeat {
     pub address: Option<String>,
     /// When it started.
     pub started_at: Time,
+    /// How far it has read the feed of identities.
+    pub identity_seq: i64,
 }
 
 /// A process that was heard of.
@@ -78,10 +80,11 @@ impl Platform<'_> {
         q!(
             tx,
             execute,
-            "INSERT INTO replicas (boot, replica, role, version, schema_level, address, started_at, seen_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO replicas (boot, replica, role, version, schema_level, address, started_at, seen_at, identity_seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (boot) DO UPDATE
-                SET role = excluded.role, address = excluded.address, seen_at = excluded.seen_at",
+                SET role = excluded.role, address = excluded.address, seen_at = excluded.seen_at,
+                    identity_seq = excluded.identity_seq",
             beat.boot,
             &beat.replica,
             &beat.role,
@@ -89,7 +92,8 @@ impl Platform<'_> {
             SCHEMA_LEVEL,
             beat.address.as_deref(),
             beat.started_at,
-            now
+            now,
+            beat.identity_seq
         )?;
         tx.commit().await
     }

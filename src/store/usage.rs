@@ -12,7 +12,7 @@ use sqlx::types::Uuid;
 
 use super::audit::signed;
 use super::tx::q;
-use super::{Platform, StoreError, TenantScope, Time, Tx};
+use super::{Past, Platform, StoreError, TenantScope, Time, Tx};
 use crate::audit::usage::{Cell, Key, Sketch};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -32,6 +32,17 @@ pub enum Grain {
     Hour,
     /// A day, in UTC.
     Day,
+}
+
+impl Grain {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
 }
 
 /// What usage is added up by.
@@ -286,27 +297,30 @@ impl Platform<'_> {
         for (tenant, hour) in &dirty {
             let mut tx = self.begin().await?;
             tx.roll_hour(tenant, *hour).await?;
+            tx.roll_metrics(tenant, *hour).await?;
             tx.roll_day(tenant, hour.floor(DAY)).await?;
             tx.commit().await?;
         }
         Ok(dirty.len())
     }
 
-    /// Forgets minutes before a time, but none of an hour that has not been made yet. Returns how many rows.
+    /// Forgets minutes of usage and of metrics before a time, but none of an hour that has not been made yet. Returns how
+    /// many rows, or on PostgreSQL partitions.
     ///
     /// # Errors
     /// The database.
     pub async fn usage_forget_minutes(&self, before: Time) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
         let before = before.floor(HOUR);
-        let gone = q!(
-            tx,
-            execute,
-            "DELETE FROM usage_minute WHERE at < $1 AND NOT EXISTS (
-                 SELECT 1 FROM usage_dirty d WHERE d.tenant = usage_minute.tenant AND d.hour < $1)",
-            before
-        )?;
-        tx.commit().await?;
+        let mut tx = self.read().await?;
+        let open =
+            q!(tx, scalar as Option<Time>, "SELECT min(hour) FROM usage_dirty WHERE hour < $1", before)?;
+        drop(tx);
+        // Whole partitions go, of all tenants at once: the oldest hour that is still to be made keeps what is later.
+        let before = open.map_or(before, |hour| hour.min(before));
+        let mut gone = 0;
+        for table in [Past::UsageMinute, Past::MetricMinute] {
+            gone += self.forget_past(table, before).await?;
+        }
         Ok(gone)
     }
 }

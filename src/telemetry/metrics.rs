@@ -120,6 +120,7 @@ struct Single {
     audit_spool_bytes: Gauge,
     config_revision: Gauge,
     connections: Gauge,
+    health_history_dropped: Counter,
     identity_staleness: Gauge,
     limit_server_up: Gauge,
     log_suppressed: Counter,
@@ -266,6 +267,11 @@ impl Metrics {
     /// Lines that the access log lost.
     pub fn access_log_dropped(&self) -> &Counter {
         &self.single.access_log_dropped
+    }
+
+    /// Minutes and changes of targets' health that were lost.
+    pub fn health_history_dropped(&self) -> &Counter {
+        &self.single.health_history_dropped
     }
 
     /// Seconds since the store was last heard of about callers.
@@ -512,6 +518,7 @@ impl Single {
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
+            health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
             identity_staleness: one(&names::IDENTITY_STALENESS, registry),
             limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),

@@ -153,6 +153,12 @@ specs! {
         OWN_COST_BUCKETS,
         &["tenant", "route"],
     );
+    /// Health that was seen and not kept.
+    HEALTH_HISTORY_DROPPED = counter(
+        "tollgate_health_history_dropped_total",
+        "Minutes and changes of targets' health lost because the store was away for too long.",
+        &[],
+    );
     /// How old what is known of callers is.
     IDENTITY_STALENESS = gauge(
         "tollgate_identity_staleness_seconds",

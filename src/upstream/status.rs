@@ -55,6 +55,8 @@ pub struct TargetStatus {
     pub latency_us: u64,
     /// When the last probe ended, in Unix milliseconds.
     pub last_probe_at: Option<u64>,
+    /// How long it took, in microseconds.
+    pub last_probe_us: Option<u64>,
     /// Why it failed.
     pub last_probe_error: Option<Arc<str>>,
     /// Whether it speaks the modern era, if that is known.
@@ -120,6 +122,7 @@ fn target(server: &Server, member: &Member) -> TargetStatus {
         in_flight: stats.in_flight(),
         latency_us: stats.latency.micros(now) as u64,
         last_probe_at: probe.at,
+        last_probe_us: probe.at.map(|_| u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX)),
         last_probe_error: probe.error,
         modern,
         legacy,

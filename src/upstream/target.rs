@@ -72,6 +72,7 @@ pub(crate) struct TargetStats {
 pub(crate) struct LastProbe {
     /// Unix milliseconds.
     pub(crate) at: Option<u64>,
+    pub(crate) took: Duration,
     pub(crate) error: Option<Arc<str>>,
 }
 
@@ -240,8 +241,8 @@ impl TargetStats {
     }
 
     /// Notes the outcome of an active check, for people.
-    pub(crate) fn note_probe(&self, unix_ms: u64, error: Option<String>) {
-        *self.last_probe.lock() = LastProbe { at: Some(unix_ms), error: error.map(Arc::from) };
+    pub(crate) fn note_probe(&self, unix_ms: u64, took: Duration, error: Option<String>) {
+        *self.last_probe.lock() = LastProbe { at: Some(unix_ms), took, error: error.map(Arc::from) };
     }
 }
 

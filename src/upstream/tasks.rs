@@ -163,13 +163,12 @@ async fn examine_round(server: &Arc<Server>, prober: &Arc<Prober>) -> Option<Dur
         }
         let (server, prober, member) = (Arc::clone(server), Arc::clone(prober), Arc::clone(member));
         running.spawn(async move {
-            if let Err(e) = prober.examine(&server, &member).await {
-                // A health check of another kind has its own word; without one this is all there is to show.
-                if member.spec().health.is_none() {
-                    member.stats.note_probe(server.clock.unix_ms(), Some(e.to_string()));
-                }
-            } else if member.spec().health.is_none() {
-                member.stats.note_probe(server.clock.unix_ms(), None);
+            let started = server.clock.mono_ns();
+            let error = prober.examine(&server, &member).await.err().map(|e| e.to_string());
+            // A health check of another kind has its own word; without one this is all there is to show.
+            if member.spec().health.is_none() {
+                let took = Duration::from_nanos(server.clock.mono_ns().saturating_sub(started));
+                member.stats.note_probe(server.clock.unix_ms(), took, error);
             }
         });
     }

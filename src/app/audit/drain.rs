@@ -235,6 +235,7 @@ impl Drainer {
             events: Vec::new(),
             heads: Vec::new(),
             usage: Vec::new(),
+            metrics: Vec::new(),
         };
         let mut usage = Usage::default();
         let mut unreadable = 0;
@@ -257,7 +258,7 @@ impl Drainer {
         }
         batch.heads = moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
         batch.heads.sort_by(|a, b| a.0.cmp(&b.0));
-        batch.usage = usage.into_cells();
+        (batch.usage, batch.metrics) = usage.into_parts();
         self.store.platform().audit_write(&batch).await?;
         now.at = batch.to;
         now.chains.extend(moved);

@@ -45,6 +45,7 @@ async fn record(store: &Store, event: &Event<'_>) -> Result<(), StoreError> {
         events: vec![new],
         heads: moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect(),
         usage: Vec::new(),
+        metrics: Vec::new(),
     };
     store.platform().audit_write(&batch).await
 }

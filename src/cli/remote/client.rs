@@ -82,8 +82,9 @@ impl Client {
         let base = Url::parse(&args.api).map_err(|e| format!("--api {}: {e}", args.api))?;
         let token = match (&args.token_file, env_token) {
             (Some(path), _) => Some(read_token(path)?),
-            (None, Some(token)) => Some(token),
-            (None, None) => read_token(&args.data_dir.join(TOKEN_FILE)).ok(),
+            // A variable that is set to nothing is none.
+            (None, Some(token)) if !token.trim().is_empty() => Some(token),
+            (None, _) => read_token(&args.data_dir.join(TOKEN_FILE)).ok(),
         };
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())

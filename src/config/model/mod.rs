@@ -47,7 +47,7 @@ pub use server::{
     Balance, Basic, Breaker, Catalogue, Credential, Dns, Era, HashKey, HeaderCredential, Health, Http,
     Outlier, Pool, Probe, Retry, Server, Target, Timeouts, UpstreamTls, WeightedTarget,
 };
-pub use store::{Encryption, MigrateWhen, Store};
+pub use store::{Encryption, HistoryRetention, MigrateWhen, Store};
 pub use telemetry::{AccessLog, Log, LogFormat, LogLevel, MetricsCaps, Otlp, Telemetry};
 pub use tenant::{Grants, SourceKind, Tenant, TenantDocument};
 pub use text::{BadText, HeaderName, Name, SecretText};

@@ -16,7 +16,7 @@ pub struct Store {
     /// `sqlite:/path/file.db`. Without it: SQLite in `tollgate.db` in `data_dir`, which serves one process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<SecretText>,
-    /// Connections to PostgreSQL at once. Two more are used for notifications and for electing a leader.
+    /// Connections to PostgreSQL at once. A few more, at most eight, are used for notifications and for electing leaders.
     #[schemars(range(min = 2, max = 1000))]
     pub max_connections: u32,
     /// Connections that read SQLite at once. There is always one that writes.
@@ -31,6 +31,8 @@ pub struct Store {
     pub poll: Period,
     /// Who brings the tables up to date.
     pub migrate: MigrateWhen,
+    /// How long what was is kept. What requests and actions were is `audit.retention`.
+    pub retention: HistoryRetention,
     /// Where the keys come from that secrets are encrypted with. Without it: `master.key` in `data_dir`, made at the
     /// first start. Replicas that share a database need the same keys.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,8 +49,34 @@ impl Default for Store {
             statement_timeout: Period::from_secs(30),
             poll: Period::from_secs(2),
             migrate: MigrateWhen::default(),
+            retention: HistoryRetention::default(),
             encryption: None,
         }
+    }
+}
+
+/// How long what was is kept in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistoryRetention {
+    /// Days that health by hour and changes of targets' states stay; on PostgreSQL whole months go. `0`: for ever.
+    #[schemars(range(min = 0, max = 36_500))]
+    pub health_days: u32,
+    /// Days that health by minute stays. `0`: for ever.
+    #[schemars(range(min = 0, max = 36_500))]
+    pub health_minute_days: u32,
+    /// Days that usage and performance by hour stay; on PostgreSQL whole months go. Usage by day stays. `0`: for ever.
+    #[schemars(range(min = 0, max = 36_500))]
+    pub usage_hour_days: u32,
+    /// Days that the feed of changes to users, keys and roles goes back. A replica that was away for longer reads all of
+    /// them anew. What a live replica has not read yet stays, however old.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub identity_days: u32,
+}
+
+impl Default for HistoryRetention {
+    fn default() -> Self {
+        Self { health_days: 90, health_minute_days: 14, usage_hour_days: 0, identity_days: 7 }
     }
 }
 

@@ -77,7 +77,8 @@ struct EventView {
     event: Option<Value>,
 }
 
-fn time(name: &str, text: Option<&str>) -> Result<Option<Time>, Problem> {
+/// Reads a parameter that is a time.
+pub(super) fn time(name: &str, text: Option<&str>) -> Result<Option<Time>, Problem> {
     text.map(|text| {
         Time::parse(text).ok_or_else(|| {
             let error = FieldError::new(format!("?{name}"), "this is no time");

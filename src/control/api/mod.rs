@@ -5,14 +5,17 @@ mod audit_export;
 mod bindings;
 mod canary;
 mod custom_roles;
+mod database;
 mod documents;
 mod events;
 mod health;
+mod history;
 mod installation;
 mod keys;
 mod objects;
 mod own;
 mod people;
+mod performance;
 mod questions;
 mod replicas;
 mod revocations;
@@ -188,7 +191,10 @@ impl Api {
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = own::operations(router);
     let router = health::operations(router);
+    let router = history::operations(router);
+    let router = performance::operations(router);
     let router = replicas::operations(router);
+    let router = database::operations(router);
     let router = sessions::operations(router);
     let router = tenants::operations(router);
     let router = documents::operations(router);

@@ -98,15 +98,16 @@ impl Prober {
         }
     }
 
-    /// One health check.
+    /// One health check, and how long the target took.
     async fn check(
         self: &Arc<Self>,
         server: &Server,
         member: &Arc<Member>,
         health: &HealthSpec,
-    ) -> Result<(), ProbeError> {
+    ) -> (Result<(), ProbeError>, Duration) {
         // Taken before the time runs: a busy prober is not the target's fault.
-        let Ok(_permit) = self.permits.acquire().await else { return Ok(()) };
+        let Ok(_permit) = self.permits.acquire().await else { return (Ok(()), Duration::ZERO) };
+        let started = server.clock.mono_ns();
         let probe = async {
             match &health.probe {
                 ProbeKind::Http { path, expect: (low, high) } => {
@@ -125,7 +126,8 @@ impl Prober {
                 },
             }
         };
-        tokio::time::timeout(health.timeout, probe).await.unwrap_or(Err(ProbeError::Timeout))
+        let result = tokio::time::timeout(health.timeout, probe).await.unwrap_or(Err(ProbeError::Timeout));
+        (result, Duration::from_nanos(server.clock.mono_ns().saturating_sub(started)))
     }
 
     /// One examination outside a health check.
@@ -178,8 +180,9 @@ impl HealthCheck for Check {
         // Without checks every target is healthy: one passed round undoes what earlier ones found.
         let Some(health) = &view.spec.health else { return Ok(()) };
         let Some(prober) = server.prober.get() else { return Ok(()) };
-        let result = prober.check(&server, member, health).await;
-        member.stats.note_probe(server.clock.unix_ms(), result.as_ref().err().map(|e| e.to_string()));
+        let (result, took) = prober.check(&server, member, health).await;
+        let error = result.as_ref().err().map(|e| e.to_string());
+        member.stats.note_probe(server.clock.unix_ms(), took, error);
         result.map_err(|e| pingora::Error::explain(pingora::ErrorType::Custom("ProbeFailed"), e.to_string()))
     }
 

@@ -4,8 +4,23 @@ use serde_json::{Value, json};
 use tollgate::base::Role;
 use tollgate::control::openapi;
 use tollgate::control::permission::{Holder, Operation, Target};
+use tollgate::store::{PLATFORM_ROLE, StoreSettings, TENANT_ROLE};
 
 use super::plane::{BOOT, Plane, SESSION, server};
+use crate::support::Folder;
+use crate::support::postgres::Database;
+
+/// Row-level security is not about these: the platform's document has no tenant, and sessions and streams are in the
+/// memory of replicas.
+const NOT_IN_TABLES: [&str; 7] = [
+    "close_session",
+    "close_stream",
+    "delete_tenant",
+    "list_sessions",
+    "list_streams",
+    "put_tenant",
+    "show_tenant",
+];
 
 /// Method, path with everything filled in for `tenant`, and the operation.
 fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
@@ -62,7 +77,10 @@ fn body(id: &str) -> Option<Value> {
 }
 
 async fn furnished() -> Plane {
-    let plane = Plane::start().await;
+    furnish(Plane::start().await).await
+}
+
+async fn furnish(plane: Plane) -> Plane {
     let operator = "tg_default_super_admin";
     for tenant in ["a", "b"] {
         let make = [
@@ -83,6 +101,7 @@ async fn furnished() -> Plane {
 async fn no_operation_reaches_another_tenant() {
     let plane = furnished().await;
     let before = plane.everything_of("b").await;
+    let mut tries = 0;
     for key in ["tg_a_admin", "tg_a_super_admin", "tg_a_auditor", "tg_default_admin"] {
         for (line, operation) in operations("b") {
             if operation.target == Target::Own {
@@ -90,6 +109,7 @@ async fn no_operation_reaches_another_tenant() {
             }
             let tried = plane.ask(key, &line, &[("if-match", "*")], body(operation.id)).await;
             assert!(matches!(tried.status.as_u16(), 403 | 404), "{key}: {line}: {}", tried.status);
+            tries += 1;
             let text = String::from_utf8_lossy(&tried.body).into_owned();
             assert!(!text.contains("9001") && !text.contains("s3cret"), "{key}: {line}: {text}");
         }
@@ -97,6 +117,69 @@ async fn no_operation_reaches_another_tenant() {
     assert_eq!(plane.everything_of("b").await, before, "nothing changed");
     let recorded = plane.ledger.0.lock().iter().filter(|a| a.refused()).count();
     assert!(recorded >= 4 * (operations("b").len() - 8), "every refusal is recorded: {recorded}");
+    println!("tenants: {tries} tries of operations of the API at another tenant, none reached it");
+}
+
+/// Every check of the program lets `b`'s own administrators at `b`'s data, and every statement names `b`; only the
+/// database was told that it is `a` who asks. What row-level security is for: a program that got it wrong.
+#[tokio::test]
+async fn row_level_security_alone_keeps_every_operation_from_another_tenant() {
+    let database = Database::fresh();
+    let folder = Folder::new();
+    let settings = StoreSettings::at(&database.url(), folder.path());
+    let honest = furnish(Plane::on(settings, folder).await).await;
+    database.sql(
+        "INSERT INTO audit_events SELECT 'b', 1, gen_random_uuid(), 1, now(), b, b, decode(repeat('0c', 16), 'hex'),
+            '{\"principal\":\"s3cret\"}', 's3cret', '', '', '', 'ok' FROM (SELECT decode(repeat('0b', 32), 'hex')) AS bytes (b)",
+    );
+    // A login of its own, of which what it names as its tenant becomes `a`.
+    let login = format!("crooked_{}", database.name());
+    database.sql(&format!(
+        "CREATE ROLE {login} LOGIN; GRANT {TENANT_ROLE}, {PLATFORM_ROLE} TO {login};
+         CREATE SCHEMA crooked; GRANT USAGE ON SCHEMA crooked TO PUBLIC;
+         CREATE FUNCTION crooked.set_config(name text, value text, local boolean) RETURNS text LANGUAGE sql AS $$
+           SELECT pg_catalog.set_config(name, CASE WHEN name = 'tollgate.tenant' AND value = 'b' THEN 'a' ELSE value END, local)
+         $$;
+         ALTER ROLE {login} SET search_path = public, crooked, pg_catalog"
+    ));
+    let folder = Folder::new();
+    // The same keys: a secret that is read must open.
+    std::fs::copy(honest.data_dir().join("master.key"), folder.path().join("master.key")).unwrap();
+    let settings = StoreSettings::at(&database.url_as(&login), folder.path());
+    let crooked = Plane::on(settings, folder).await;
+    let mut before = honest.everything_of("b").await;
+    let (mut own, mut tries) = (0, 0);
+    let mut reached = Vec::new();
+    for key in ["tg_b_admin", "tg_b_auditor", "tg_default_super_admin"] {
+        for (line, operation) in operations("b") {
+            if operation.target != Target::Tenant || NOT_IN_TABLES.contains(&operation.id) {
+                continue;
+            }
+            if line.starts_with("GET ") {
+                let shown = honest.ask(key, &line, &[], None).await;
+                own += u32::from(tells(&shown));
+            }
+            tries += 1;
+            let tried = crooked.ask(key, &line, &[("if-match", "*")], body(operation.id)).await;
+            let after = honest.everything_of("b").await;
+            if tells(&tried) || std::mem::replace(&mut before, after.clone()) != after {
+                reached.push(format!(
+                    "{key}: {line}: {} {}",
+                    tried.status,
+                    String::from_utf8_lossy(&tried.body)
+                ));
+            }
+        }
+    }
+    assert!(own >= 10, "asked rightly, {own} operations tell something that is looked for");
+    assert_eq!(reached, Vec::<String>::new());
+    println!("tenants: {tries} tries with every check of the program passed, none past row-level security");
+}
+
+/// Whether an answer has something of a furnished tenant.
+fn tells(answer: &super::plane::Answer) -> bool {
+    let text = String::from_utf8_lossy(&answer.body);
+    answer.status.is_success() && (text.contains("9001") || text.contains("s3cret"))
 }
 
 #[tokio::test]

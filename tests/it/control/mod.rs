@@ -5,6 +5,7 @@ mod canary;
 mod custom_roles;
 mod documents;
 mod generated;
+mod history;
 mod identity;
 mod listeners;
 mod objects;

@@ -198,7 +198,7 @@ pub struct Plane {
     pub store: Store,
     pub ledger: Arc<Kept>,
     at_home: Arc<AtHome>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// An answer.
@@ -222,8 +222,12 @@ impl Answer {
 impl Plane {
     pub async fn start() -> Self {
         let folder = Folder::new();
-        let store = Store::open(StoreSettings::embedded(folder.path()), Clock::default(), Arc::new(|_| None))
-            .unwrap();
+        Self::on(StoreSettings::embedded(folder.path()), folder).await
+    }
+
+    /// With a database of its own, and its data folder.
+    pub async fn on(settings: StoreSettings, folder: Folder) -> Self {
+        let store = Store::open(settings, Clock::default(), Arc::new(|_| None)).unwrap();
         store.prepare().await.unwrap();
         let ledger = Arc::new(Kept::default());
         let at_home = Arc::new(AtHome::default());
@@ -243,7 +247,12 @@ impl Plane {
             ..ControlConfig::new(Exposure::Network)
         };
         let router = control::router(config, Arc::new(Quiet), Router::new());
-        Self { router, store, ledger, at_home, _folder: folder }
+        Self { router, store, ledger, at_home, folder }
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Sends a request with a key and JSON, if there is any.

@@ -4,6 +4,7 @@ mod audit_api;
 mod canary;
 mod documents;
 pub mod events;
+mod health;
 mod identities;
 mod outage;
 mod planes;

@@ -71,7 +71,8 @@ impl Writer {
             });
         }
         let heads = self.chains.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
-        AuditBatch { writer: self.id, from, to: self.at, events: new, heads, usage: usage.into_cells() }
+        let (usage, metrics) = usage.into_parts();
+        AuditBatch { writer: self.id, from, to: self.at, events: new, heads, usage, metrics }
     }
 }
 
@@ -330,6 +331,7 @@ async fn usage_adds_up_and_roll_ups_may_be_done_again(fixture: Fixture) {
     assert!(store.tenant(&other).usage_series(Grain::Hour, from, to, &all).await.unwrap().is_empty());
     // Hours stay when their minutes go.
     fixture.clock.advance(Duration::from_secs(1));
-    assert_eq!(platform.usage_forget_minutes(to).await.unwrap(), 4);
+    // As many of usage as of metrics.
+    assert_eq!(platform.usage_forget_minutes(to).await.unwrap(), 8);
     assert_eq!(scope.usage_series(Grain::Hour, from, to, &all).await.unwrap().len(), 2);
 }

@@ -1,6 +1,7 @@
 //! Backups: engine-neutral, complete or refused, compared table by table after a restore.
 
 use tollgate::base::{Scope, Secret};
+use tollgate::config::model::HistoryRetention;
 use tollgate::store::{CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store};
 
 use super::{Fixture, tenant};
@@ -43,6 +44,7 @@ async fn fill(store: &Store) {
             store.tenant(&id).put_user(user).await.unwrap();
         }
     }
+    super::history::fill(store).await;
     for i in 0..1200 {
         platform.put_tenant(&tenant(&format!("t{i}")), "").await.unwrap();
     }
@@ -57,6 +59,12 @@ async fn a_backup_of_either_engine_restores_into_either() {
         let manifest = source.store.backup(&mut file).await.unwrap();
         assert_eq!(manifest.tables["tenants"].rows, 1206);
         assert_eq!(manifest.tables["config_revisions"].rows, 18);
+        assert_eq!((manifest.tables["health_minute"].rows, manifest.tables["health_hour"].rows), (130, 3));
+        for table in
+            ["health_changes", "metric_minute", "metric_hour", "usage_minute", "usage_hour", "usage_day"]
+        {
+            assert!(manifest.tables[table].rows > 0, "{table}");
+        }
         for into in [Engine::Sqlite, Engine::Postgres] {
             let target = Fixture::unprepared(into);
             // The master keys travel by themselves.
@@ -68,6 +76,12 @@ async fn a_backup_of_either_engine_restores_into_either() {
             assert_eq!(target.store.restore(&file[..], RestoreInto::Empty).await.unwrap(), manifest);
             assert_eq!(target.store.fingerprint().await.unwrap(), manifest.tables, "{from} → {into}");
             target.store.prepare().await.unwrap();
+            // What came into no partition moves into one, and stays what it was.
+            tollgate::app::upkeep(&target.store, &HistoryRetention::default()).await.unwrap();
+            let upkept = target.store.fingerprint().await.unwrap();
+            for table in ["health_minute", "health_hour", "metric_minute", "usage_minute", "usage_hour"] {
+                assert_eq!(upkept[table], manifest.tables[table], "{from} → {into}: {table}");
+            }
             let acme = tenant("acme");
             let scope = target.store.tenant(&acme);
             assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter2");

@@ -25,6 +25,7 @@ fn beat(replica: &str) -> Heartbeat {
         version: "1".to_owned(),
         address: Some("127.0.0.1:9999".to_owned()),
         started_at: Time::from_micros(1),
+        identity_seq: 0,
     }
 }
 

@@ -4,13 +4,16 @@ mod audit;
 mod backup;
 mod canaries;
 mod fleet;
+mod history;
 mod isolation;
 mod kill;
 mod migrations;
 mod plans;
+mod plans_history;
 mod revisions;
 mod samples;
 mod secrets;
+mod tls;
 
 use std::sync::Arc;
 

@@ -41,6 +41,7 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     durability: Durability,
+    tls: bool,
     running: Mutex<Option<Running>>,
     _template: Arc<Template>,
 }
@@ -121,6 +122,15 @@ impl Database {
 impl Postgres {
     /// Starts a server with the roles that `tollgate migrate roles` prints, and no database.
     pub fn start(durability: Durability) -> Self {
+        Self::start_with(durability, None)
+    }
+
+    /// Starts a server that speaks TLS, too, with a certificate and its key (PEM).
+    pub fn start_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with(Durability::None, Some((certificate, key)))
+    }
+
+    fn start_with(durability: Durability, tls: Option<(&str, &str)>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let template = Template::get();
@@ -128,11 +138,22 @@ impl Postgres {
         let copied =
             Command::new("cp").arg("-a").arg(template.root.join("template")).arg(&folder).status().unwrap();
         assert!(copied.success(), "the template cluster can be copied");
+        if let Some((certificate, key)) = tls {
+            for (file, text) in [("server.crt", certificate), ("server.key", key)] {
+                let file = folder.join(file);
+                fs::write(&file, text).unwrap();
+                // The server insists: nobody else reads its key.
+                fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                if let Some((uid, gid)) = server_user() {
+                    std::os::unix::fs::chown(&file, Some(uid), Some(gid)).unwrap();
+                }
+            }
+        }
         for _ in 0..5 {
             let port = free_port();
             let running = Mutex::new(None);
             let (folder, _template) = (folder.clone(), template.clone());
-            let server = Self { folder, port, durability, running, _template };
+            let server = Self { folder, port, durability, tls: tls.is_some(), running, _template };
             if server.run() {
                 server.sql("postgres", &roles());
                 return server;
@@ -212,6 +233,9 @@ impl Postgres {
         command.args(["-p", &self.port.to_string()]);
         for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "shared_buffers=64MB"] {
             command.args(["-c", setting]);
+        }
+        if self.tls {
+            command.args(["-c", "ssl=on"]);
         }
         if self.durability == Durability::None {
             for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off"] {

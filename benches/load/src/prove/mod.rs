@@ -34,6 +34,8 @@ pub enum Promise {
     ControlRestore(Options),
     /// A full disk for the audit spool does what the configuration says, and shows.
     ControlSpoolFull(Options),
+    /// 100,000 recorded requests are replayed against a candidate in seconds.
+    ControlWhatif(Options),
     /// A server that is killed costs only the calls in flight to it, and each of its sessions one 404.
     Kill(Options),
     /// Reloads of the configuration fail no call and lose no session.
@@ -78,6 +80,7 @@ pub fn prove(promise: &Promise) -> Result<bool> {
         Promise::ControlPublish(options) => control::publish(options),
         Promise::ControlRestore(options) => control::restore(options),
         Promise::ControlSpoolFull(options) => control::spool_full(options),
+        Promise::ControlWhatif(options) => control::whatif(options),
         Promise::Kill(options) => kill::prove(options),
         Promise::Reload(options) => reload::prove(options),
         Promise::Restart(options) => restart::prove(options),

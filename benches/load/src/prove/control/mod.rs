@@ -20,6 +20,7 @@ pub mod replica;
 mod restore;
 mod spool_full;
 pub mod tables;
+mod whatif;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ pub(super) use outage::prove as outage;
 pub(super) use publish::prove as publish;
 pub(super) use restore::prove as restore;
 pub(super) use spool_full::prove as spool_full;
+pub(super) use whatif::prove as whatif;
 
 /// Who calls.
 const CALLER: &str = "load";

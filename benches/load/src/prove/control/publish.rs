@@ -1,4 +1,4 @@
-//! Publications through the control API while sessions call at two other replicas: no call fails, each replica follows
+//! Publications through a control plane while sessions call at two data planes: no call fails, each replica follows
 //! within a second and never goes back, and no answer is made of two revisions.
 //!
 //! Each publication changes three things that belong together (a limit's name, its quota, and the server of a route), and
@@ -72,7 +72,7 @@ pub(in crate::prove) fn prove(options: &Options) -> Result<bool> {
         paired: Some("/mcp/paired".to_owned()),
         reopen: true,
     };
-    // The control replica gets no calls: it is another one than those that follow.
+    // The control plane takes no calls.
     let endpoints = &fleet.endpoints(super::CALLER)?[1..];
     let callers = Callers::start(endpoints, options.sessions, &manner)?;
     thread::sleep(Duration::from_secs(1));
@@ -222,16 +222,16 @@ impl Editor {
     }
 }
 
-/// A replica for the control API, and `data` others for calls, all with their documents from the store; the first
+/// A control plane, and `data` data planes for calls, all with their documents from the store; the first
 /// document is published.
 fn start(tollgate: Option<&Path>, data: usize) -> Result<(Fleet, Editor)> {
     let mut fleet = Fleet::stage("publish", tollgate)?;
-    fleet.add(None, None, |_| String::new())?;
+    fleet.add(Some("control"), None, |_| String::new())?;
     let control = &fleet.replicas[0];
     let mut editor = Editor { api: control.operator(control)?, done: Vec::new() };
     editor.publish(&fleet.document(0))?;
     for _ in 0..data {
-        fleet.add(None, None, |_| String::new())?;
+        fleet.add(Some("data"), None, |_| String::new())?;
     }
     Ok((fleet, editor))
 }

@@ -1,0 +1,3 @@
+DROP FUNCTION tollgate_history_drop(text, date);
+DROP FUNCTION tollgate_history_day(date);
+DROP FUNCTION tollgate_partition(text, text, text, timestamptz, timestamptz);

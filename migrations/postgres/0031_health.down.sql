@@ -1,0 +1,3 @@
+DROP TABLE health_changes;
+DROP TABLE health_hour;
+DROP TABLE health_minute;

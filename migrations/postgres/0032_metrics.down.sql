@@ -1,0 +1,2 @@
+DROP TABLE metric_hour;
+DROP TABLE metric_minute;

@@ -1,0 +1,3 @@
+DROP VIEW monitoring_database;
+DROP VIEW monitoring_indexes;
+DROP VIEW monitoring_tables;
