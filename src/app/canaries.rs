@@ -84,6 +84,7 @@ impl Herald {
 
 fn summary(canary: &Canary) -> serde_json::Value {
     json!({
+        "kind": "canary",
         "canary": canary.id.to_string(),
         "state": canary.state,
         "base": canary.base,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::super::handles::Sample;
-use super::super::label::{AuthFailure, Method, Outcome, UpstreamError};
+use super::super::label::{AuthFailure, CanaryOutcome, CanarySide, Method, Outcome, UpstreamError};
 use super::*;
 
 fn metrics(caps: Caps) -> Arc<Metrics> {
@@ -51,7 +51,10 @@ fn populate(m: &Metrics) {
     server.retried();
     server.failed(UpstreamError::Connect);
     m.target(&"t".into(), &"s".into(), &"127.0.0.1:1".into()).set_healthy();
-    m.tenant(&"t".into()).auth_failed(AuthFailure::Missing);
+    let tenant = m.tenant(&"t".into());
+    tenant.auth_failed(AuthFailure::Missing);
+    tenant.canary_called(CanarySide::Candidate, CanaryOutcome::Ok);
+    m.canary_ended(CanaryEnd::Promoted);
     m.config_reloaded(ReloadOutcome::Applied);
     m.config_revision(7);
     m.jwks_fetched("corp");

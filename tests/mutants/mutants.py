@@ -1879,3 +1879,55 @@ add(
     ),
     caught_by=("audit::masked_fields_are_in_no_event", "lib::audit::auditor::tests::masked_fields_never_reach_the_spool"),
 )
+add(
+    "canary-stable",
+    "docs/change.md: a caller's side is the same for every request.",
+    (
+        "src/canary/share.rs",
+        "            Place::Hashed(seed) => place(seed.clone().chain_update(principal).finalize().into()),",
+        "            Place::Hashed(seed) => place(\n"
+        "                seed.clone()\n"
+        "                    .chain_update(principal)\n"
+        "                    .chain_update(if BROKEN { now_ms.to_be_bytes() } else { [0; 8] })\n"
+        "                    .finalize()\n"
+        "                    .into(),\n"
+        "            ),",
+    ),
+    caught_by="lib::canary::share::tests::a_caller_has_one_side_wherever_and_whenever_it_is_asked",
+)
+add(
+    "canary-ends",
+    "docs/change.md: a canary that nobody ends is over soon after its deadline.",
+    (
+        "src/canary/share.rs",
+        "            now if now >= self.until_ms => return Side::Base,",
+        "            now if !BROKEN && now >= self.until_ms => return Side::Base,",
+    ),
+    caught_by=(
+        "lib::canary::share::tests::a_share_holds_from_its_time_until_the_end",
+        "database::canary::a_canary_that_nobody_can_end_ends_by_itself_soon_after_its_deadline",
+    ),
+)
+add(
+    "canary-burn",
+    "docs/change.md: a candidate that fails is rolled back.",
+    (
+        "src/canary/judge.rs",
+        "        if candidate.calls < self.min_calls {",
+        "        if BROKEN || candidate.calls < self.min_calls {",
+    ),
+    caught_by=(
+        "lib::canary::judge::tests::errors_end_it_only_above_the_base_and_only_with_enough_calls",
+        "database::canary::a_candidate_that_fails_is_rolled_back_by_itself_and_only_its_callers_notice",
+    ),
+)
+add(
+    "canary-own-server",
+    "docs/change.md: a server that differs stands beside the head's.",
+    (
+        "src/upstream/registry.rs",
+        "            _ => self.apply_in(&self.beside, spec),",
+        "            _ => self.apply_in(if BROKEN { &self.servers } else { &self.beside }, spec),",
+    ),
+    caught_by="database::canary::a_candidate_that_fails_is_rolled_back_by_itself_and_only_its_callers_notice",
+)

@@ -241,6 +241,8 @@ async fn start_canary(
 }
 
 /// Change the share of the canary
+///
+/// Of callers only: which replicas are tried on is chosen at the start.
 #[utoipa::path(patch, path = "/api/v1/tenants/{tenant}/canary", tag = "canary", params(Path, Conditional),
     request_body = NewShare, responses((status = 200, description = "As it is now.", body = CanaryView)))]
 async fn share_canary(
@@ -402,6 +404,7 @@ impl From<CanaryError> for Problem {
             CanaryError::AllReplicas | CanaryError::Embedded | CanaryError::Replicas(_) => {
                 Problem::conflict("too_few_replicas", error.to_string())
             }
+            CanaryError::Fixed => Problem::conflict("share_is_fixed", error.to_string()),
             CanaryError::Rules(_) => Problem::invalid([FieldError::new("", error.to_string())]),
             CanaryError::Publish(error) => error.into(),
         }

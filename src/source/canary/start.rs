@@ -73,6 +73,9 @@ pub enum CanaryError {
         "a share of replicas needs at least two that live, and the store knows of {0}; use a share of principals"
     )]
     Replicas(usize),
+    /// Which replicas serve the candidate was chosen at the start.
+    #[error("which replicas are tried on was chosen at the start: end the canary and start another one")]
+    Fixed,
     /// A share of replicas is not of all of them.
     #[error("a share of replicas must be less than 100%: some have to serve the head to compare with")]
     AllReplicas,
@@ -232,11 +235,11 @@ impl Canaries {
     /// Changes the share of the one that runs. Of replicas it cannot be changed: which they are was chosen at the start.
     ///
     /// # Errors
-    /// [`CanaryError::None`]; the store.
+    /// [`CanaryError::None`], [`CanaryError::Fixed`]; the store.
     pub async fn share(&self, tenant: &TenantId, share: Share) -> Result<Canary, CanaryError> {
         let running = self.running(tenant).await?;
-        if running.kind == Kind::Replicas.as_str() && share.fraction() >= 1.0 {
-            return Err(CanaryError::AllReplicas);
+        if running.kind == Kind::Replicas.as_str() {
+            return Err(CanaryError::Fixed);
         }
         let at = self.store.now().plus(lead(self.replicas().await?.len()));
         let changed = self.store.tenant(tenant).share_canary(running.id, basis_points(share), at).await;

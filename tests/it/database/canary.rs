@@ -12,6 +12,7 @@ use tollgate::source::PublishError;
 use tollgate::source::canary::{CanaryError, Candidate, GRACE, Start, Wish, figures_of};
 use tollgate::store::{Canary, Page, Store};
 
+use super::events::{Reader, Told};
 use super::identities::make_key;
 use super::{Replica, document, off_runtime, own, publish, start};
 use crate::support::postgres::{Database, Durability, Postgres};
@@ -19,6 +20,9 @@ use crate::support::{Caller, Era, Folder, Reply, Upstream, eventually};
 
 /// How soon after the first judged calls a candidate that fails is rolled back.
 const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// What `${env:ADMIN}` is in [`Replica`]'s file.
+const TOKEN: &str = "an-operators-token";
 
 /// Callers by name, with their keys.
 type Callers = BTreeMap<String, String>;
@@ -166,6 +170,9 @@ async fn a_candidate_that_fails_is_rolled_back_by_itself_and_only_its_callers_no
     publish(&one.publisher(), &keyed("s", &good.url()), None).await.unwrap();
     let callers = callers(one.process().store().unwrap(), 20).await;
     keys_known(&[&one, &two], &callers).await;
+    let admin = two.process().admin_address();
+    let follow = async |topic: &str| Reader::open(admin, TOKEN, &format!("?topics={topic}"), None).await;
+    let (mut config, mut audit) = (follow("config").await, follow("audit").await);
     let started =
         one.canaries().start(plan(&keyed("s", &bad.url()), Kind::Principals, "40%", fast())).await.unwrap();
     in_force(&started, &[&one, &two]).await;
@@ -205,6 +212,17 @@ async fn a_candidate_that_fails_is_rolled_back_by_itself_and_only_its_callers_no
             (on(&sides(&[replica], &callers).await, "default@1").len() == callers.len()).then_some(())
         })
         .await;
+    }
+    // Told by the replica that did not do it, and recorded by the one that did.
+    for state in ["running", "rolled_back"] {
+        let told = config.until(state, |told| told.json["data"]["kind"] == "canary").await.json;
+        assert_eq!((&told["data"]["state"], &told["tenant"]), (&json!(state), &json!("default")), "{told}");
+    }
+    for action in ["canary.started", "canary.rolled_back"] {
+        let wanted = |told: &Told| told.json["data"]["event"]["action"] == action;
+        let told = audit.until(action, wanted).await.json;
+        let by = if action == "canary.started" { "ada" } else { "tollgate" };
+        assert_eq!(told["data"]["event"]["principal"], by, "{told}");
     }
     assert_eq!(one.publisher().head(&own()).await.unwrap().unwrap().summary.revision, 1);
 }
@@ -270,6 +288,8 @@ async fn a_share_of_replicas_is_some_and_not_all_of_them() {
     let (here, there) = (sides(&[&one], &callers).await, sides(&[&two], &callers).await);
     let tried = [on(&here, "default@2").len(), on(&there, "default@2").len()];
     assert!(tried == [0, 4] || tried == [4, 0], "{tried:?}");
+    let fixed = one.canaries().share(&TenantId::default(), "60%".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(fixed, CanaryError::Fixed), "{fixed}");
     let two = two.restart().await;
     assert_eq!(sides(&[&two], &callers).await, there, "the replica is known by its name, not by its process");
 }
