@@ -135,6 +135,7 @@ async fn a_revision_that_a_replica_refuses_is_told_with_the_reason() {
     let one = Replica::start(&database.url()).await;
     let token = token(one.data_dir()).await;
     publish(&one.publisher(), &document("s", "http://127.0.0.1:9/mcp"), None).await.unwrap();
+    eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let admin = one.process().admin_address();
     let mut config = Reader::open(admin, &token, "?topics=config", None).await;
     // Past the check of whoever publishes, as a publisher of another version might.
