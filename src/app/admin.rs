@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -10,16 +11,18 @@ use tokio::sync::watch;
 use crate::app::reload::{LastReload, Reloader};
 use crate::base::{ServerId, TargetId, TenantId};
 use crate::control::{
-    CatalogueState, ControlState, ListenerState, Readiness, ReloadState, Revision, ServerStatus,
-    SnapshotState, Status, TargetStatus,
+    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, ReloadState, Revision,
+    ServerStatus, SnapshotState, Status, TargetStatus,
 };
 use crate::gateway::{ConnectionCounts, Phase};
 use crate::mcp::session::Sessions;
 use crate::snapshot::TenantSnapshot;
+use crate::source::Feed;
 use crate::telemetry::Telemetry;
 use crate::upstream;
 
-/// A catalogue is stale when it is older than this many refreshes.
+/// A catalogue is stale when it is older than this many refreshes, and what is known of callers when it is older than so
+/// many looks.
 const STALE_AFTER: u32 = 3;
 
 /// Reads the state of the process.
@@ -31,6 +34,8 @@ pub(super) struct Admin {
     phase: watch::Receiver<Phase>,
     started: u64,
     connections: OnceLock<ConnectionCounts>,
+    /// What follows identities, and how often it looks.
+    feed: OnceLock<(Arc<Feed>, Duration)>,
     /// Ejections of each target that the counters know of.
     ejections: Mutex<HashMap<(String, String, String), u64>>,
 }
@@ -52,6 +57,7 @@ impl Admin {
             phase,
             started,
             connections: OnceLock::new(),
+            feed: OnceLock::new(),
             ejections: Mutex::default(),
         }
     }
@@ -59,6 +65,18 @@ impl Admin {
     /// Hands in what is known only once the listener runs.
     pub(super) fn attach(&self, connections: ConnectionCounts) {
         let _ = self.connections.set(connections);
+    }
+
+    /// Hands in what follows identities, and how often it looks.
+    pub(super) fn follow(&self, feed: Arc<Feed>, every: Duration) {
+        let _ = self.feed.set((feed, every));
+    }
+
+    fn identity(&self) -> Option<IdentityState> {
+        let (feed, every) = self.feed.get()?;
+        let staleness_seconds = feed.age();
+        let late = staleness_seconds > (*every * STALE_AFTER).as_secs() + 1;
+        Some(IdentityState { staleness_seconds, late })
     }
 
     /// Ejections of a target since this was asked last: targets count for themselves, and series may be shared.
@@ -84,6 +102,10 @@ impl ControlState for Admin {
     fn metrics(&self) -> String {
         let metrics = &self.telemetry.metrics;
         metrics.connections().set(self.open_connections() as i64);
+        if let Some(identity) = self.identity() {
+            let age = i64::try_from(identity.staleness_seconds).unwrap_or(i64::MAX);
+            metrics.identity_staleness().set(age);
+        }
         metrics.sessions().set(self.sessions.counts().live as i64);
         for server in self.reloader.state().upstreams.servers() {
             let status = server.status();
@@ -136,6 +158,7 @@ impl ControlState for Admin {
                 .collect(),
             draining: *self.phase.borrow() != Phase::Running,
             catalogues: catalogues.collect(),
+            identity: self.identity(),
         }
     }
 

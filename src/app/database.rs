@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -12,7 +11,7 @@ use crate::app::documents::DocumentServer;
 use crate::app::options::{Environment, Role};
 use crate::app::runtimes::Runtimes;
 use crate::base::{Clock, Scope, TenantId};
-use crate::config::{self, Validated};
+use crate::config::{self, Validated, model};
 use crate::mcp::session::BootId;
 use crate::snapshot::State;
 use crate::source::canary::{Canaries, Holder, Watcher};
@@ -22,8 +21,6 @@ use crate::source::{
 };
 use crate::store::{Store, Time};
 
-/// How often heads and feed are looked at without a notification.
-const POLL: Duration = Duration::from_secs(2);
 /// Who publishes the embedded default.
 const OURSELVES: &str = "tollgate";
 /// Why.
@@ -79,7 +76,8 @@ impl Database {
         let herald = Herald::new(clock.clone(), opening.state.metrics.clone());
         let replica = replica_name(&model.data_dir);
         let holder = Arc::new(Holder::new(store.clone(), serve.clone(), replica.clone(), herald.tell()));
-        let follower = Follower::new(store.clone(), serve.clone(), cache, holder.clone(), POLL);
+        let follower =
+            Follower::new(store.clone(), serve.clone(), cache, holder.clone(), model.store.poll.get());
         let follower = Arc::new(follower);
         let publisher = Publisher::new(store.clone(), serve);
         let canaries = Canaries::new(store.clone(), publisher.clone(), herald.tell());
@@ -93,7 +91,7 @@ impl Database {
             ),
             begun => tracing::info!(event = "documents_served", from = ?begun),
         }
-        let feed = Arc::new(feed(&store, opening.state, &model.data_dir, &clock));
+        let feed = Arc::new(feed(&store, opening.state, model, &clock));
         feed.begin().await;
         let identity = Identity {
             boot: Uuid::from_u128(opening.boot.0),
@@ -146,14 +144,15 @@ async fn seed(follower: &Follower, publisher: &Publisher, text: &str) -> Result<
     Ok(())
 }
 
-fn feed(store: &Store, state: &State, data_dir: &Path, clock: &Clock) -> Feed {
+fn feed(store: &Store, state: &State, model: &model::Document, clock: &Clock) -> Feed {
     // Tenants that are not served have registries too, so that what is known of them is there when they are.
     let identities = state.identities.clone();
     let find = move |tenant: &TenantId| {
         let own = identities.of(tenant);
         Registries { keys: own.store_keys, revocations: own.revocations, bindings: own.bindings }
     };
-    Feed::new(store.clone(), Arc::new(find), data_dir, clock.clone(), FeedSettings { poll: POLL })
+    let settings = FeedSettings { poll: model.store.poll.get() };
+    Feed::new(store.clone(), Arc::new(find), &model.data_dir, clock.clone(), settings)
 }
 
 /// Stays the same over restarts: the data folder's own name for itself.

@@ -129,6 +129,44 @@ impl DocumentServer {
         Ok(Canary::new(beside.id, base.revision, candidate, beside.chooser.clone(), beside.counts.clone()))
     }
 
+    fn check_on(
+        &self,
+        tenants: &[model::Tenant],
+        scope: &Scope,
+        content: &[u8],
+        secrets: &SecretValues,
+    ) -> Result<Vec<String>, Refusal> {
+        let Scope::Tenant(tenant) = scope else {
+            let loaded = self.platform(content)?;
+            return Ok(loaded.diagnostics.iter().map(|d| d.message.clone()).collect());
+        };
+        let loaded = self.load(tenants, tenant, content, secrets)?;
+        let warnings = loaded.diagnostics.iter().map(|d| d.message.clone()).collect();
+        let validated =
+            loaded.into_result().map_err(|diagnostics| Refusal::Document(Box::new(diagnostics)))?;
+        // Registries of its own: nothing that is in force is touched.
+        let trial = state::state(&self.settings, &self.state.clock);
+        compile_tenant(&validated, 0, &self.origin, &trial, &read_file).map_err(|e| refused(&e))?;
+        Ok(warnings)
+    }
+
+    fn diff_on(
+        &self,
+        tenants: &[model::Tenant],
+        scope: &Scope,
+        old: &[u8],
+        new: &[u8],
+        secrets: &SecretValues,
+    ) -> Vec<String> {
+        let Scope::Tenant(tenant) = scope else { return platform_diff(old, new) };
+        let read = |content| self.validated(tenants, tenant, content, secrets);
+        match (read(old), read(new)) {
+            (Ok(old), Ok(new)) => config::diff(&old, &new).iter().map(ToString::to_string).collect(),
+            // An old one that is not valid any more cannot be compared in words.
+            _ => vec!["the document was replaced".to_owned()],
+        }
+    }
+
     fn publish(&self, current: &mut Current, snapshot: Snapshot) {
         let own = snapshot.tenant(&TenantId::default()).map_or(0, |own| own.revision);
         self.state.metrics.config_revision(own);
@@ -194,19 +232,8 @@ impl Serve for DocumentServer {
     }
 
     fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal> {
-        let Scope::Tenant(tenant) = scope else {
-            let loaded = self.platform(content)?;
-            return Ok(loaded.diagnostics.iter().map(|d| d.message.clone()).collect());
-        };
         let tenants = self.current.lock().tenants.clone();
-        let loaded = self.load(&tenants, tenant, content, secrets)?;
-        let warnings = loaded.diagnostics.iter().map(|d| d.message.clone()).collect();
-        let validated =
-            loaded.into_result().map_err(|diagnostics| Refusal::Document(Box::new(diagnostics)))?;
-        // Registries of its own: nothing that is in force is touched.
-        let trial = state::state(&self.settings, &self.state.clock);
-        compile_tenant(&validated, 0, &self.origin, &trial, &read_file).map_err(|e| refused(&e))?;
-        Ok(warnings)
+        self.check_on(&tenants, scope, content, secrets)
     }
 
     fn serve_beside(&self, beside: &Beside, secrets: &SecretValues) -> Result<(), Refusal> {
@@ -244,14 +271,31 @@ impl Serve for DocumentServer {
     }
 
     fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String> {
-        let Scope::Tenant(tenant) = scope else { return platform_diff(old, new) };
         let tenants = self.current.lock().tenants.clone();
-        let read = |content| self.validated(&tenants, tenant, content, secrets);
-        match (read(old), read(new)) {
-            (Ok(old), Ok(new)) => config::diff(&old, &new).iter().map(ToString::to_string).collect(),
-            // An old one that is not valid any more cannot be compared in words.
-            _ => vec!["the document was replaced".to_owned()],
-        }
+        self.diff_on(&tenants, scope, old, new, secrets)
+    }
+
+    fn check_under(
+        &self,
+        platform: &[u8],
+        scope: &Scope,
+        content: &[u8],
+        secrets: &SecretValues,
+    ) -> Result<Vec<String>, Refusal> {
+        let tenants = self.platform(platform)?.tenants.unwrap_or_default();
+        self.check_on(&tenants, scope, content, secrets)
+    }
+
+    fn diff_under(
+        &self,
+        platform: &[u8],
+        scope: &Scope,
+        old: &[u8],
+        new: &[u8],
+        secrets: &SecretValues,
+    ) -> Vec<String> {
+        let tenants = self.platform(platform).ok().and_then(|loaded| loaded.tenants).unwrap_or_default();
+        self.diff_on(&tenants, scope, old, new, secrets)
     }
 }
 

@@ -165,6 +165,9 @@ impl Process {
         ));
         if let Some(listener) = &listener {
             shown.attach(listener.counts());
+            if let Some(database) = &database {
+                shown.follow(database.feed.clone(), core.model.store.poll.get());
+            }
         }
         let operators = options.role.has_control_plane().then(|| Operators {
             publisher: database.as_ref().map(|d| d.publisher.clone()),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::permission::Permissions;
 use crate::base::{Role, RoleSet, TenantId};
 
 /// How an actor proved who they are.
@@ -38,6 +39,8 @@ pub struct Actor {
     pub roles: RoleSet,
     /// The add-on that alone may read recorded bodies.
     pub auditor: bool,
+    /// What roles of the tenant's own give.
+    pub custom: Permissions,
     /// How they proved who they are.
     pub proof: Proof,
     /// The public id of the credential: safe to log.
@@ -54,6 +57,7 @@ impl Actor {
             tenant: TenantId::default(),
             roles: RoleSet::one(Role::SuperAdmin),
             auditor: false,
+            custom: Permissions::default(),
             proof,
             credential: proof.as_str().into(),
             expires: None,

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use super::actor::{Actor, Proof};
 use super::authn::Keys;
+use super::permission::{Permission, Permissions};
 use super::problem::Problem;
 use crate::auth::{KeyRecord, KeyStore, RevocationRecord, RevocationTarget};
 use crate::base::{Clock, PrincipalId, RoleSet, TenantId};
@@ -49,11 +50,15 @@ impl StoreKeys {
         }
         roles = roles.iter().chain(standing.roles.iter().filter_map(|r| r.parse().ok())).collect();
         let auditor = standing.roles.iter().any(|r| r == AUDITOR);
+        let custom = standing.custom.iter().flat_map(|names| names.split(' '));
+        // A permission of a later version gives nothing here.
+        let custom: Permissions = custom.filter_map(Permission::parse).collect();
         Ok(Some(Actor {
             id: PrincipalId::new(principal).as_str().into(),
             tenant,
             roles: if restricted { RoleSet::default() } else { roles },
             auditor: auditor && !restricted,
+            custom: if restricted { Permissions::default() } else { custom },
             proof: Proof::Key,
             credential: id.into(),
             expires: expires.map(|t| t.0.saturating_mul(1000)),

@@ -67,8 +67,8 @@ pub use self::problem::Problem;
 pub use self::server::Limits;
 pub use self::socket::AdminSocket;
 pub use self::state::{
-    CatalogueState, ControlState, ListenerState, Readiness, ReloadState, Revision, ServerStatus,
-    SnapshotState, Status, TargetStatus,
+    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, ReloadState, Revision,
+    ServerStatus, SnapshotState, Status, TargetStatus,
 };
 
 /// Who can reach the listener.

@@ -3,6 +3,8 @@
 //! What every operation has in common is added here and not repeated at each: the bearer scheme, the refusals, the
 //! problem details, the header with the request id.
 
+mod objects;
+
 use std::sync::OnceLock;
 
 use axum::Router;
@@ -110,6 +112,7 @@ fn document() -> Value {
             }
         }
     }
+    objects::describe(&mut value);
     value
 }
 

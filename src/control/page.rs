@@ -80,6 +80,16 @@ struct Cursor {
 }
 
 impl Slice {
+    /// The only key after which the page begins, where that is a text.
+    pub fn after_text(&self) -> Option<&str> {
+        self.after.as_ref()?.first()?.as_str()
+    }
+
+    /// How many rows to ask the store for: one more than are shown tells whether there is another page.
+    pub fn rows(&self) -> crate::store::Page {
+        crate::store::Page::of(u32::try_from(self.limit).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// Reads `limit` and `cursor` for a list that is sorted by `keys` values.
     ///
     /// # Errors

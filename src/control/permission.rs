@@ -56,6 +56,11 @@ macro_rules! permissions {
                 match self { $(Permission::$name => $text,)+ }
             }
 
+            /// The permission of this name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|permission| permission.as_str() == name)
+            }
+
             /// What it allows, for people.
             pub fn summary(self) -> &'static str {
                 match self { $(Permission::$name => concat!($($doc),+).trim_ascii(),)+ }
@@ -89,8 +94,10 @@ permissions! {
     UsageRead = "usage:read", Holder::FromOrAuditor(Role::Viewer);
     /// Follow live events
     EventsRead = "events:read", Holder::From(Role::Viewer);
-    /// See the built-in roles and permissions
+    /// See roles and permissions
     RolesRead = "roles:read", Holder::From(Role::Viewer);
+    /// Change the tenant's own roles
+    RolesWrite = "roles:write", Holder::From(Role::Admin);
     /// Read documents, their objects and revisions; ask what a document would do
     ConfigRead = "config:read", Holder::From(Role::ServerOwner);
     /// Change servers
@@ -173,8 +180,35 @@ pub fn decide(actor: &Actor, tenant: Option<&TenantId>, operation: &Operation) -
     if holds(actor, operation.permission) { Ok(()) } else { missing }
 }
 
+/// Whether a tenant's own role can hold a permission: not those of the platform, and not that to read recorded bodies,
+/// which only the `auditor` add-on gives.
+pub fn may_be_given(permission: Permission) -> bool {
+    !matches!(permission.holder(), Holder::From(Role::SuperAdmin) | Holder::AuditorOnly)
+}
+
+/// Some permissions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions(u64);
+
+impl Permissions {
+    /// Whether this is one of them.
+    pub fn contains(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u64) != 0
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        const { assert!(Permission::ALL.len() <= 64, "one bit each") };
+        Self(permissions.into_iter().fold(0, |bits, permission| bits | (1 << permission as u64)))
+    }
+}
+
 /// Whether the actor has a permission, where they may use it at all.
 pub fn holds(actor: &Actor, permission: Permission) -> bool {
+    if actor.custom.contains(permission) && may_be_given(permission) {
+        return true;
+    }
     let at_least = |role: Role| actor.role() >= role;
     match permission.holder() {
         Holder::From(role) => at_least(role),

@@ -223,6 +223,18 @@ impl Problem {
         self.with_errors(errors)
     }
 
+    /// Puts pointers below a place.
+    pub(super) fn below(mut self, place: &str) -> Self {
+        self.errors.iter_mut().for_each(|error| error.pointer.insert_str(0, place));
+        self
+    }
+
+    /// Says it in other words.
+    pub(super) fn detailed(mut self, detail: String) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
     /// Makes pointers that lead into `place` relative to it; those that lead elsewhere become part of the text.
     pub(super) fn within(mut self, place: &str) -> Self {
         for error in &mut self.errors {

@@ -35,6 +35,9 @@ pub struct Readiness {
     pub draining: bool,
     /// How fresh each server's catalogue is.
     pub catalogues: Vec<CatalogueState>,
+    /// What is known of callers, if that comes from a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityState>,
 }
 
 impl Readiness {
@@ -59,6 +62,16 @@ impl Readiness {
         }
         problems
     }
+}
+
+/// What the store says of callers: users, keys, revocations and roles.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IdentityState {
+    /// For how many seconds the store was not heard of. API keys are refused beyond `identity.max_staleness` of a tenant
+    /// whose `identity.on_stale` is `refuse`; that is no reason to take traffic away, for tokens are verified without it.
+    pub staleness_seconds: u64,
+    /// Whether it should have been heard of by now.
+    pub late: bool,
 }
 
 /// The snapshot in force.

@@ -3,6 +3,9 @@
 //! One file per scope in `<data_dir>/cache/documents`: a line of JSON that says which revision it is, and the canonical
 //! bytes, under a hash of both ([`durable`]). References are not resolved in it: it holds no secret. A file that does not
 //! add up is as good as none: the log says so, and the store has the document.
+//!
+//! The secrets that a document names are beside it, sealed as they are in the store: without the master keys, which are
+//! not in the cache, nobody reads them.
 
 use std::fs;
 use std::io;
@@ -10,6 +13,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Scope;
@@ -18,15 +23,21 @@ use crate::source::stored::Stored;
 
 /// Name and version of the file format.
 const FORMAT: &str = "tollgate-document-1";
+/// The same of sealed secrets.
+const SEALED: &str = "tollgate-sealed-1";
 /// Ending of file names.
 const ENDING: &str = "doc";
+/// Ending of those with sealed secrets.
+const SEALED_ENDING: &str = "sealed";
+/// Largest file with sealed secrets that is read.
+const MAX_SEALED: u64 = 64 << 20;
 /// Largest file that is read: a document has at most 4 MiB.
 const MAX_FILE: u64 = 5 << 20;
 /// The most files that are read: one per tenant.
 const MAX_FILES: usize = 100_000;
 
 /// Keeps documents on disk. Methods block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
 }
@@ -79,15 +90,51 @@ impl Cache {
         durable::write(&self.path(&document.scope), FORMAT, &encode(document)?)
     }
 
-    /// Forgets the document of a scope.
+    /// Forgets the document of a scope, and its secrets.
     ///
     /// # Errors
     /// The disk.
     pub fn forget(&self, scope: &Scope) -> io::Result<()> {
-        match fs::remove_file(self.path(scope)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => durable::sync(&self.folder),
+        for path in [self.path(scope), self.sealed_path(scope)] {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        durable::sync(&self.folder)
+    }
+
+    /// Keeps the sealed secrets of a scope, unless they are what is there.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn keep_sealed(&self, scope: &Scope, sealed: &[(String, Vec<u8>)]) -> io::Result<()> {
+        if self.sealed(scope).is_ok_and(|known| known == sealed) {
+            return Ok(());
+        }
+        let encode = |(name, bytes): &(String, Vec<u8>)| (name.clone(), STANDARD.encode(bytes));
+        let lines: Vec<(String, String)> = sealed.iter().map(encode).collect();
+        durable::write(&self.sealed_path(scope), SEALED, &serde_json::to_vec(&lines)?)
+    }
+
+    /// The sealed secrets of a scope; none if there is no file.
+    ///
+    /// # Errors
+    /// The disk; the file is not whole.
+    pub fn sealed(&self, scope: &Scope) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let Some(bytes) = durable::read(&self.sealed_path(scope), SEALED, MAX_SEALED)? else {
+            return Ok(Vec::new());
+        };
+        let lines: Vec<(String, String)> = serde_json::from_slice(&bytes)?;
+        let decode = |(name, text): (String, String)| {
+            let bytes = STANDARD.decode(text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            Ok((name, bytes))
+        };
+        lines.into_iter().map(decode).collect()
+    }
+
+    fn sealed_path(&self, scope: &Scope) -> PathBuf {
+        self.path(scope).with_extension(SEALED_ENDING)
     }
 
     fn path(&self, scope: &Scope) -> PathBuf {
@@ -173,6 +220,27 @@ mod tests {
         }
         fs::write(&path, &whole).unwrap();
         assert_eq!(cache.load().unwrap(), [acme]);
+    }
+
+    #[test]
+    fn sealed_secrets_come_back_and_go_with_their_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let acme = document(Scope::Tenant(TenantId::new("acme")), 3, "version: 1\n");
+        assert_eq!(cache.sealed(&acme.scope).unwrap(), []);
+        let sealed = vec![("token".to_owned(), vec![0, 255, 7]), ("x".to_owned(), vec![])];
+        cache.keep(&acme).unwrap();
+        cache.keep_sealed(&acme.scope, &sealed).unwrap();
+        assert_eq!(Cache::open(dir.path()).unwrap().sealed(&acme.scope).unwrap(), sealed);
+        assert_eq!(cache.load().unwrap(), [acme.clone()], "only documents are documents");
+        let path = cache.sealed_path(&acme.scope);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(cache.sealed(&acme.scope).is_err());
+        cache.forget(&acme.scope).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -7,8 +7,9 @@
 //! - Only the scopes that moved are compiled. The platform's document is taken before those of tenants in a batch.
 //! - A document that does not compile on this replica changes nothing: the last good one of that scope stays in force,
 //!   and the refusal is reported with the reason.
-//! - What was put in force is kept on disk ([`Cache`]). At the start the store is asked; if it is away, the documents on
-//!   disk are served, and the follower catches up when it is back. If the head does not compile, the one on disk does.
+//! - What was put in force is kept on disk ([`Cache`]), with the sealed secrets that it names. At the start the store is
+//!   asked; if it is away, the documents on disk are served, and the follower catches up when it is back. If the head does
+//!   not compile, the one on disk does.
 //! - While the store is away nothing changes. Errors are logged when they begin and when they end.
 
 use std::sync::Arc;
@@ -143,6 +144,10 @@ impl Follower {
             }
             Err(error) if error.retry_is_safe() => {
                 let text = error.to_string();
+                // They are not in the database; sealed secrets on disk are opened with them.
+                if let Err(error) = self.store.load_keys().await {
+                    tracing::warn!(event = "master_keys_unavailable", %error);
+                }
                 let cached = self.load_cache();
                 if cached.is_empty() {
                     return Err(BeginError::Unknown(error));
@@ -281,14 +286,38 @@ impl Follower {
         again.into_iter().map(Scope::Tenant).collect()
     }
 
-    /// The secrets that a document names. If the store cannot be asked there are none, and the document is refused.
+    /// The secrets that a document names. If the store cannot be asked: those that it had, from disk. Without them the
+    /// document is refused.
     async fn secrets(&self, document: &Stored) -> SecretValues {
         let Scope::Tenant(tenant) = &document.scope else { return SecretValues::new() };
         if !document.names_secrets() {
             return SecretValues::new();
         }
-        secret_values(&self.store, tenant).await.unwrap_or_else(|error| {
-            tracing::warn!(event = "secrets_unavailable", tenant = %tenant, %error);
+        let own = self.store.tenant(tenant);
+        let (cache, scope) = (self.cache.clone(), document.scope.clone());
+        let sealed = match own.sealed_secrets().await {
+            Ok(sealed) => {
+                let kept = sealed.clone();
+                let work = move || cache.keep_sealed(&scope, &kept);
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+                    tracing::error!(event = "secrets_not_cached", %tenant, %error);
+                }
+                sealed
+            }
+            Err(error) => {
+                tracing::warn!(event = "secrets_from_cache", %tenant, %error);
+                match tokio::task::spawn_blocking(move || cache.sealed(&scope)).await {
+                    Ok(Ok(sealed)) => sealed,
+                    Ok(Err(error)) => {
+                        tracing::error!(event = "cached_secrets_unusable", %tenant, %error);
+                        Vec::new()
+                    }
+                    Err(_) => Vec::new(),
+                }
+            }
+        };
+        own.open_secrets(&sealed).map(texts).unwrap_or_else(|error| {
+            tracing::warn!(event = "secrets_unavailable", %tenant, %error);
             SecretValues::new()
         })
     }
@@ -358,8 +387,11 @@ pub(super) async fn secret_values(
     store: &Store,
     tenant: &crate::base::TenantId,
 ) -> Result<SecretValues, StoreError> {
-    let values = store.tenant(tenant).secret_values().await?;
-    // What is not text cannot stand in a document.
+    store.tenant(tenant).secret_values().await.map(texts)
+}
+
+/// What is not text cannot stand in a document.
+fn texts(values: Vec<(String, Secret<Vec<u8>>)>) -> SecretValues {
     let text = |bytes: &Secret<Vec<u8>>| String::from_utf8(bytes.expose().clone()).ok().map(Secret::new);
-    Ok(values.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect())
+    values.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }

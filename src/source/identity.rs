@@ -30,7 +30,7 @@ const BATCH: i64 = 1_000;
 /// How often the file is written, at most.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How often last uses of keys are written.
-const FLOW_BACK: Duration = Duration::from_secs(30);
+const FLOW_BACK: Duration = Duration::from_secs(10);
 /// Name and version of the format on disk.
 const FORMAT: &str = "tollgate-identity-1";
 /// Largest file that is read.
@@ -66,6 +66,8 @@ pub struct Feed {
     clock: Clock,
     /// When the store was last heard of, in seconds since the Unix epoch; 0: never.
     heard: AtomicU64,
+    /// When this was made.
+    began: u64,
     /// The number of the last change that is in force.
     applied: AtomicI64,
     state: tokio::sync::Mutex<State>,
@@ -206,7 +208,7 @@ impl Entries {
         }
         for binding in &self.roles {
             let Some((role, subject)) = binding.split_once(':') else { continue };
-            // A role of a later version gives nothing here.
+            // A role of a later version gives nothing here, and neither does `auditor`, which opens the log and no route.
             let Ok(role) = role.parse::<Role>() else { continue };
             standings.entry(subject.into()).or_default().roles.insert(role);
         }
@@ -222,6 +224,7 @@ impl Feed {
             find,
             settings,
             file: data_dir.join("cache").join("identity"),
+            began: clock.unix_secs(),
             clock,
             heard: AtomicU64::new(0),
             applied: AtomicI64::new(0),
@@ -231,9 +234,13 @@ impl Feed {
         }
     }
 
-    /// For how many seconds the store was not heard of.
+    /// For how many seconds the store was not heard of; since the start, if it never was.
     pub fn age(&self) -> u64 {
-        self.clock.unix_secs().saturating_sub(self.heard.load(Ordering::Relaxed))
+        let heard = match self.heard.load(Ordering::Relaxed) {
+            0 => self.began,
+            heard => heard,
+        };
+        self.clock.unix_secs().saturating_sub(heard)
     }
 
     /// What [`Feed::seq`] was when the last look ended. Waits for nothing.

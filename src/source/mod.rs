@@ -10,6 +10,7 @@
 mod board;
 pub mod cache;
 pub mod canary;
+mod change;
 pub mod database;
 mod durable;
 pub mod identity;
@@ -22,7 +23,7 @@ pub use board::Served;
 pub use cache::Cache;
 pub use database::{BeginError, Begun, Follower};
 pub use identity::{Feed, FeedSettings, Registries};
-pub use publish::{Change, PublishError, Published, Publisher};
+pub use publish::{Change, Failed, PublishError, Published, Publisher};
 pub use replica::{Convergence, Identity, Member, Position};
 pub use stored::{Refusal, SecretValues, Serve, Stored};
 pub use watch::FileWatch;

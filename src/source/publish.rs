@@ -4,7 +4,8 @@
 //! A publication brings the document into canonical form, compiles it (without putting it in force), and appends a
 //! revision with a compare-and-swap on the head of its scope, all before anything is visible; the commit notifies the
 //! replicas. A document with the bytes of the head is no new revision. A rollback is a publication of an old revision's
-//! bytes: history only grows.
+//! bytes: history only grows. Several documents can be published together, all or none; a tenant's is then compiled on the
+//! terms of the platform's document beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::{Scope, TenantId};
-use crate::config::{Canonical, Diagnostics, canonical};
+use crate::config::{Canonical, canonical, edit};
 use crate::snapshot::Snapshot;
 use crate::source::database::secret_values;
 use crate::source::replica::{Convergence, LIVE, convergence};
 use crate::source::stored::{Refusal, SecretValues, Serve};
 use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError, Tx};
+
+pub use crate::source::change::{Change, Failed, MAX_REASON, PublishError, Published};
 
 /// Version of the document format.
 pub(super) const SCHEMA_VERSION: i32 = 1;
@@ -25,88 +28,6 @@ pub(super) const SCHEMA_VERSION: i32 = 1;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often somebody who does not care what they replace may be overtaken.
 const ATTEMPTS: u32 = 8;
-/// The longest reason, in characters.
-pub const MAX_REASON: usize = 1_000;
-
-/// What is to be published.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// Whose document.
-    pub scope: Scope,
-    /// The document, in any form that reads as one.
-    pub content: Vec<u8>,
-    /// Who publishes.
-    pub author: String,
-    /// Why, in their words.
-    pub reason: String,
-    /// The revision they have seen (0: none); `None`: whatever there is.
-    pub if_revision: Option<i64>,
-}
-
-/// What was published, or would be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Whose document.
-    pub scope: Scope,
-    /// The head now. Of a dry run: the head as it is.
-    pub revision: i64,
-    /// The head before.
-    pub parent: i64,
-    /// Whether there is a new revision, or would be.
-    pub changed: bool,
-    /// What differs, one line per change.
-    pub changes: Vec<String>,
-    /// What is right but looks wrong.
-    pub warnings: Vec<String>,
-    /// SHA-256 of the canonical bytes, in hexadecimal.
-    pub hash: String,
-}
-
-/// Why nothing was published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// Somebody else was faster.
-    #[error("revision {expected} was expected, but the head is {found}")]
-    Conflict {
-        /// What was expected.
-        expected: i64,
-        /// What there is.
-        found: i64,
-    },
-    /// It cannot even be read as a document.
-    #[error("{0}")]
-    Malformed(Box<Diagnostics>),
-    /// There is no such revision.
-    #[error("{scope} has no revision {revision}")]
-    Missing {
-        /// Whose.
-        scope: Scope,
-        /// Which.
-        revision: i64,
-    },
-    /// The reason is too long.
-    #[error("a reason has at most {MAX_REASON} characters")]
-    Reason,
-    /// It does not compile.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The store.
-    #[error(transparent)]
-    Store(StoreError),
-    /// The thread that compiled it ended early.
-    #[error("the document could not be checked")]
-    Unchecked,
-}
-
-impl From<StoreError> for PublishError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Conflict { expected, found } => Self::Conflict { expected, found },
-            other => Self::Store(other),
-        }
-    }
-}
-
 /// Publishes. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
@@ -129,6 +50,18 @@ impl Checked {
 
     fn changed(&self) -> bool {
         self.head.as_ref().is_none_or(|head| head.content != self.canonical.as_bytes())
+    }
+
+    /// Of a platform's document: the tenants that it has, and those that it has no more.
+    fn tenants(&self) -> (Vec<String>, Vec<String>) {
+        let names = |document: &Canonical| -> Vec<String> {
+            edit::list(document, edit::Kind::Tenant).into_iter().map(|(name, _)| name).collect()
+        };
+        let there = names(&self.canonical);
+        let before = self.head.as_ref().and_then(|head| canonical(&head.content).ok());
+        let mut gone = before.as_ref().map(names).unwrap_or_default();
+        gone.retain(|name| !there.contains(name));
+        (there, gone)
     }
 
     fn published(self, scope: Scope, revision: i64) -> Published {
@@ -155,14 +88,22 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]; nothing was published, except if a commit's outcome is unknown, which the error says.
     pub async fn publish(&self, change: Change) -> Result<Published, PublishError> {
-        if change.reason.chars().count() > MAX_REASON {
-            return Err(PublishError::Reason);
-        }
+        let done = self.publish_all(std::slice::from_ref(&change)).await;
+        done.map_err(|failed| failed.error).and_then(only)
+    }
+
+    /// Publishes several documents, of different scopes, all or none. Gives what became of each, in the order of `changes`.
+    ///
+    /// # Errors
+    /// [`Failed`]; as [`Publisher::publish`].
+    pub async fn publish_all(&self, changes: &[Change]) -> Result<Vec<Published>, Failed> {
         let mut attempts = 1;
         loop {
-            match self.attempt(&change).await {
+            match self.attempt(changes).await {
                 // Whoever does not care what they replace is compared with what came between, and tries again.
-                Err(PublishError::Conflict { .. }) if change.if_revision.is_none() && attempts < ATTEMPTS => {
+                Err(Failed { scope, error: PublishError::Conflict { .. } })
+                    if attempts < ATTEMPTS && takes_anything(changes, &scope) =>
+                {
                     attempts += 1;
                 }
                 outcome => return outcome,
@@ -170,38 +111,58 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&self, change: &Change) -> Result<Published, PublishError> {
-        let checked = self.check(&change.scope, &change.content).await?;
-        let parent = checked.parent();
-        if let Some(expected) = change.if_revision
-            && expected != parent
-        {
-            return Err(PublishError::Conflict { expected, found: parent });
+    async fn attempt(&self, changes: &[Change]) -> Result<Vec<Published>, Failed> {
+        let checked = self.check_all(changes).await?;
+        let mut new = Vec::new();
+        let mut tenants = None;
+        for (change, checked) in changes.iter().zip(&checked).filter(|(_, checked)| checked.changed()) {
+            let revision = NewRevision {
+                content: checked.canonical.as_bytes(),
+                schema_version: SCHEMA_VERSION,
+                author: &change.author,
+                reason: &change.reason,
+                // What was compared is what is replaced.
+                if_revision: Some(checked.parent()),
+            };
+            if change.scope == Scope::Platform {
+                tenants = Some(checked.tenants());
+            }
+            new.push((change.scope.clone(), revision));
         }
-        if !checked.changed() {
-            return Ok(checked.published(change.scope.clone(), parent));
-        }
-        let new = NewRevision {
-            content: checked.canonical.as_bytes(),
-            schema_version: SCHEMA_VERSION,
-            author: &change.author,
-            reason: &change.reason,
-            // What was compared is what is replaced.
-            if_revision: Some(parent),
+        // The platform's first, as it is taken: the order of generations.
+        new.sort_by(|a, b| a.0.cmp(&b.0));
+        let heads = if new.is_empty() {
+            Vec::new()
+        } else {
+            let tenants = tenants.as_ref().map(|(there, gone)| (&there[..], &gone[..]));
+            let done = match &new[..] {
+                // With no more rights than the scope needs.
+                [(Scope::Tenant(tenant), revision)] => {
+                    let done = self.store.tenant(tenant).publish(*revision).await;
+                    done.map(|head| vec![head]).map_err(|error| (Some(new[0].0.clone()), error))
+                }
+                _ => self.store.platform().publish_all(&new, tenants).await,
+            };
+            done.map_err(|(scope, error)| Failed {
+                scope: scope.unwrap_or_else(|| changes[0].scope.clone()),
+                error: error.into(),
+            })?
         };
-        // With no more rights than the scope needs, here and below.
-        let head = match &change.scope {
-            Scope::Platform => self.store.platform().publish(&change.scope, new).await?,
-            Scope::Tenant(tenant) => self.store.tenant(tenant).publish(new).await?,
-        };
-        tracing::info!(
-            event = "revision_published",
-            scope = %change.scope,
-            revision = head.revision,
-            author = change.author,
-            reason = change.reason,
-        );
-        Ok(checked.published(change.scope.clone(), head.revision))
+        let published = changes.iter().zip(checked).map(|(change, checked)| {
+            let head = heads.iter().find(|head| head.scope == change.scope.as_str());
+            if let Some(head) = head {
+                tracing::info!(
+                    event = "revision_published",
+                    scope = %change.scope,
+                    revision = head.revision,
+                    author = change.author,
+                    reason = change.reason,
+                );
+            }
+            let revision = head.map_or(checked.parent(), |head| head.revision);
+            checked.published(change.scope.clone(), revision)
+        });
+        Ok(published.collect())
     }
 
     /// What [`Publisher::publish`] would do.
@@ -209,22 +170,29 @@ impl Publisher {
     /// # Errors
     /// As it.
     pub async fn dry_run(&self, change: &Change) -> Result<Published, PublishError> {
-        let checked = self.check(&change.scope, &change.content).await?;
-        let parent = checked.parent();
-        match change.if_revision {
-            Some(expected) if expected != parent => Err(PublishError::Conflict { expected, found: parent }),
-            _ => Ok(checked.published(change.scope.clone(), parent)),
-        }
+        let done = self.dry_run_all(std::slice::from_ref(change)).await;
+        done.map_err(|failed| failed.error).and_then(only)
+    }
+
+    /// What [`Publisher::publish_all`] would do.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn dry_run_all(&self, changes: &[Change]) -> Result<Vec<Published>, Failed> {
+        let checked = self.check_all(changes).await?;
+        let tried = changes.iter().zip(checked).map(|(change, checked)| {
+            let parent = checked.parent();
+            checked.published(change.scope.clone(), parent)
+        });
+        Ok(tried.collect())
     }
 
     /// As [`Publisher::dry_run`], with the canonical document.
     pub(super) async fn compare(&self, change: &Change) -> Result<(Canonical, Published), PublishError> {
-        let checked = self.check(&change.scope, &change.content).await?;
+        let checked = self.check_all(std::slice::from_ref(change)).await.map_err(|failed| failed.error)?;
+        let checked = checked.into_iter().next().ok_or(PublishError::Unchecked)?;
         let parent = checked.parent();
-        match change.if_revision {
-            Some(expected) if expected != parent => Err(PublishError::Conflict { expected, found: parent }),
-            _ => Ok((checked.canonical.clone(), checked.published(change.scope.clone(), parent))),
-        }
+        Ok((checked.canonical.clone(), checked.published(change.scope.clone(), parent)))
     }
 
     /// Compiles a document of a tenant apart from everything that is served, for questions about it.
@@ -316,14 +284,48 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Missing`]; the store.
     pub async fn diff(&self, scope: &Scope, from: i64, to: i64) -> Result<Vec<String>, PublishError> {
-        let content = async |revision| match revision {
+        let new = self.content(scope, to).await?;
+        self.differences(scope, from, new).await
+    }
+
+    /// What differs between a revision of a scope and a document that is not in the store. It has to compile.
+    ///
+    /// # Errors
+    /// [`PublishError::Missing`]; what is wrong with the document; the store.
+    pub async fn diff_with(
+        &self,
+        scope: &Scope,
+        from: i64,
+        document: &[u8],
+    ) -> Result<Vec<String>, PublishError> {
+        let change = Change {
+            scope: scope.clone(),
+            content: document.to_vec(),
+            author: String::new(),
+            reason: String::new(),
+            if_revision: None,
+        };
+        let checked = self.check_all(std::slice::from_ref(&change)).await.map_err(|failed| failed.error)?;
+        let new = checked.into_iter().next().map(|c| c.canonical.as_bytes().to_vec()).unwrap_or_default();
+        self.differences(scope, from, new).await
+    }
+
+    async fn content(&self, scope: &Scope, revision: i64) -> Result<Vec<u8>, PublishError> {
+        match revision {
             0 => Ok(Canonical::empty().as_bytes().to_vec()),
             _ => self.show(scope, revision).await.map(|r| r.content),
-        };
-        let (old, new) = (content(from).await?, content(to).await?);
+        }
+    }
+
+    async fn differences(&self, scope: &Scope, from: i64, new: Vec<u8>) -> Result<Vec<String>, PublishError> {
+        let old = self.content(scope, from).await?;
+        let platform = self.head(&Scope::Platform).await?.map(|head| head.content);
         let secrets = self.secrets(scope).await?;
         let (serve, scope) = (self.serve.clone(), scope.clone());
-        let work = move || serve.diff(&scope, &old, &new, &secrets);
+        let work = move || match &platform {
+            Some(platform) => serve.diff_under(platform, &scope, &old, &new, &secrets),
+            None => serve.diff(&scope, &old, &new, &secrets),
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)
     }
 
@@ -354,21 +356,72 @@ impl Publisher {
         }
     }
 
-    async fn check(&self, scope: &Scope, content: &[u8]) -> Result<Checked, PublishError> {
-        let canonical = canonical(content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
-        let head = self.head(scope).await?;
-        let secrets = self.secrets(scope).await?;
+    /// Compiles each, the tenants' on the terms of the platform's document among them, or else of the one in the store.
+    async fn check_all(&self, changes: &[Change]) -> Result<Vec<Checked>, Failed> {
+        let beside = changes.iter().find(|change| change.scope == Scope::Platform);
+        let platform = match beside {
+            Some(change) => Some(change.content.clone()),
+            None => {
+                let head = self.head(&Scope::Platform).await;
+                let first = changes.first().map_or(Scope::Platform, |change| change.scope.clone());
+                head.map_err(|error| Failed { scope: first, error })?.map(|head| head.content)
+            }
+        };
+        let mut order: Vec<usize> = (0..changes.len()).collect();
+        // The platform's first: its mistakes are its own.
+        order.sort_by(|a, b| changes[*a].scope.cmp(&changes[*b].scope));
+        let mut all = Vec::with_capacity(changes.len());
+        for at in order {
+            let change = &changes[at];
+            let checked = self.check(change, platform.as_deref()).await;
+            all.push((at, checked.map_err(|error| Failed { scope: change.scope.clone(), error })?));
+        }
+        all.sort_by_key(|(at, _)| *at);
+        Ok(all.into_iter().map(|(_, checked)| checked).collect())
+    }
+
+    async fn check(&self, change: &Change, platform: Option<&[u8]>) -> Result<Checked, PublishError> {
+        if change.reason.chars().count() > MAX_REASON {
+            return Err(PublishError::Reason);
+        }
+        let canonical = canonical(&change.content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
+        let head = self.head(&change.scope).await?;
+        let secrets = self.secrets(&change.scope).await?;
         let old = head.as_ref().map_or_else(|| Canonical::empty().as_bytes().to_vec(), |h| h.content.clone());
-        let (serve, scope, new) = (self.serve.clone(), scope.clone(), canonical.clone());
+        let (serve, scope, new) = (self.serve.clone(), change.scope.clone(), canonical.clone());
+        let platform = platform.filter(|_| scope != Scope::Platform).map(<[u8]>::to_vec);
         let work = move || {
-            let warnings = serve.check(&scope, new.as_bytes(), &secrets)?;
-            let changes = serve.diff(&scope, &old, new.as_bytes(), &secrets);
-            Ok::<_, Refusal>((warnings, changes))
+            let new = new.as_bytes();
+            match &platform {
+                Some(platform) => {
+                    let warnings = serve.check_under(platform, &scope, new, &secrets)?;
+                    Ok((warnings, serve.diff_under(platform, &scope, &old, new, &secrets)))
+                }
+                None => {
+                    let warnings = serve.check(&scope, new, &secrets)?;
+                    Ok::<_, Refusal>((warnings, serve.diff(&scope, &old, new, &secrets)))
+                }
+            }
         };
         let (warnings, changes) =
             tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??;
-        Ok(Checked { canonical, head, changes, warnings })
+        let checked = Checked { canonical, head, changes, warnings };
+        match change.if_revision {
+            Some(expected) if expected != checked.parent() => {
+                Err(PublishError::Conflict { expected, found: checked.parent() })
+            }
+            _ => Ok(checked),
+        }
     }
+}
+
+/// What became of the only change.
+fn only(mut published: Vec<Published>) -> Result<Published, PublishError> {
+    published.pop().ok_or(PublishError::Unchecked)
+}
+
+fn takes_anything(changes: &[Change], scope: &Scope) -> bool {
+    changes.iter().any(|change| change.scope == *scope && change.if_revision.is_none())
 }
 
 async fn whole_head(tx: &mut Tx, scope: &Scope) -> Result<Option<Revision>, StoreError> {

@@ -88,4 +88,31 @@ pub trait Serve: Send + Sync + 'static {
 
     /// What differs between two documents of a scope, in words, one line per change.
     fn diff(&self, scope: &Scope, old: &[u8], new: &[u8], secrets: &SecretValues) -> Vec<String>;
+
+    /// As [`Serve::check`], on the terms of this document of the platform instead of those in force: it may be published
+    /// in the same moment, or not have come here yet.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    fn check_under(
+        &self,
+        _platform: &[u8],
+        scope: &Scope,
+        content: &[u8],
+        secrets: &SecretValues,
+    ) -> Result<Vec<String>, Refusal> {
+        self.check(scope, content, secrets)
+    }
+
+    /// As [`Serve::diff`], on the terms of this document of the platform.
+    fn diff_under(
+        &self,
+        _platform: &[u8],
+        scope: &Scope,
+        old: &[u8],
+        new: &[u8],
+        secrets: &SecretValues,
+    ) -> Vec<String> {
+        self.diff(scope, old, new, secrets)
+    }
 }

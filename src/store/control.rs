@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tx::q;
-use super::{Channel, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
+use super::{Channel, IdentityKind, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
 
 /// A first request that was not answered after this time has died with its replica; another may take its place.
 const DEAD_AFTER: Duration = Duration::from_secs(120);
@@ -158,6 +158,8 @@ pub struct StoredStanding {
     pub disabled: bool,
     /// Names of the roles that were given to them, `auditor` among them.
     pub roles: Vec<String>,
+    /// For each of the tenant's own roles that was given to them, the names of its permissions, joined by spaces.
+    pub custom: Vec<String>,
     /// Everything that is revoked in the tenant and may be about them, as records.
     pub revocations: Vec<String>,
 }
@@ -187,6 +189,14 @@ impl TenantScope<'_> {
             tenant,
             principal
         )?;
+        let custom = q!(
+            tx,
+            scalar_all as String,
+            "SELECT c.permissions FROM role_bindings b JOIN custom_roles c ON c.tenant = b.tenant AND c.name = b.role
+              WHERE b.tenant = $1 AND b.subject = $2",
+            tenant,
+            principal
+        )?;
         // A text search finds more than it should, never less; the reader looks again.
         let revocations = q!(
             tx,
@@ -199,10 +209,10 @@ impl TenantScope<'_> {
             json_text(principal),
             json_text(credential)
         )?;
-        Ok(StoredStanding { disabled: disabled.unwrap_or(false), roles, revocations })
+        Ok(StoredStanding { disabled: disabled.unwrap_or(false), roles, custom, revocations })
     }
 
-    /// Makes somebody an auditor. Data planes need not know.
+    /// Makes somebody an auditor. It is in the feed as the roles are; data planes give nobody anything for it.
     ///
     /// # Errors
     /// The database.
@@ -220,6 +230,8 @@ impl TenantScope<'_> {
             author,
             now
         )?;
+        let id = format!("{AUDITOR}:{subject}");
+        tx.tell(self.tenant().as_str(), IdentityKind::Role, &id, Some(&id)).await?;
         tx.commit().await
     }
 
@@ -240,6 +252,7 @@ impl TenantScope<'_> {
         if gone == 0 {
             return Err(StoreError::Missing(format!("auditor `{subject}`")));
         }
+        tx.tell(self.tenant().as_str(), IdentityKind::Role, &format!("{AUDITOR}:{subject}"), None).await?;
         tx.commit().await
     }
 

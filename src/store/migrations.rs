@@ -64,6 +64,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0040_samples",
     1 "0041_canaries",
     1 "0050_control",
+    1 "0051_custom_roles",
 ];
 
 #[cfg(test)]

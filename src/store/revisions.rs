@@ -278,6 +278,30 @@ impl Platform<'_> {
         Ok(head)
     }
 
+    /// Publishes revisions of several scopes, all or none. With the platform's document go the rows of the tenants that it
+    /// has and has no more: `tenants` names those that are to have one, and those that are not.
+    ///
+    /// # Errors
+    /// As [`Tx::publish`]; also which scope it was, if it was one.
+    pub async fn publish_all(
+        &self,
+        new: &[(Scope, NewRevision<'_>)],
+        tenants: Option<(&[String], &[String])>,
+    ) -> Result<Vec<Head>, (Option<Scope>, StoreError)> {
+        let whole = |error| (None::<Scope>, error);
+        let mut tx = self.begin().await.map_err(whole)?;
+        let mut heads = Vec::with_capacity(new.len());
+        for (scope, revision) in new {
+            let head = tx.publish(scope, *revision).await;
+            heads.push(head.map_err(|error| (Some(scope.clone()), error))?);
+        }
+        if let Some((there, gone)) = tenants {
+            tx.keep_tenants(there, gone).await.map_err(whole)?;
+        }
+        tx.commit().await.map_err(whole)?;
+        Ok(heads)
+    }
+
     /// One revision of any scope.
     ///
     /// # Errors

@@ -99,19 +99,36 @@ impl TenantScope<'_> {
     /// # Errors
     /// One does not open; the database.
     pub async fn secret_values(&self) -> Result<Vec<(String, Secret<Vec<u8>>)>, StoreError> {
-        let tenant = self.tenant().as_str();
+        self.open_secrets(&self.sealed_secrets().await?)
+    }
+
+    /// All of the tenant's secrets as the store has them: sealed for their tenant and name, so that they can be kept
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn sealed_secrets(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut tx = self.read().await?;
-        let rows = q!(
+        q!(
             tx,
             all as (String, Vec<u8>),
             "SELECT name, sealed FROM secrets WHERE tenant = $1 ORDER BY name",
-            tenant
-        )?;
-        let open = |(name, sealed): (String, Vec<u8>)| {
-            let value = self.store().unseal(&place(tenant, &name), &sealed)?;
-            Ok((name, value))
+            self.tenant().as_str()
+        )
+    }
+
+    /// The values of what [`TenantScope::sealed_secrets`] gave. Needs no database, but the master keys.
+    ///
+    /// # Errors
+    /// One does not open.
+    pub fn open_secrets(
+        &self,
+        sealed: &[(String, Vec<u8>)],
+    ) -> Result<Vec<(String, Secret<Vec<u8>>)>, StoreError> {
+        let open = |(name, sealed): &(String, Vec<u8>)| {
+            Ok((name.clone(), self.store().unseal(&place(self.tenant().as_str(), name), sealed)?))
         };
-        rows.into_iter().map(open).collect()
+        sealed.iter().map(open).collect()
     }
 
     /// The tenant's secrets by name, those after `after`, without values.

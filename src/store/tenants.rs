@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::tx::q;
-use super::{Page, Platform, StoreError, Time};
+use super::{Page, Platform, StoreError, Time, Tx};
 use crate::base::TenantId;
 
 /// A tenant.
@@ -17,6 +17,29 @@ pub struct Tenant {
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
+}
+
+impl Tx {
+    /// Makes rows for tenants that have none, and takes those of others away.
+    pub(super) async fn keep_tenants(&mut self, there: &[String], gone: &[String]) -> Result<(), StoreError> {
+        let now = self.now();
+        q!(
+            self, execute,
+            pg "DELETE FROM tenants WHERE tenant IN (SELECT jsonb_array_elements_text($1))",
+            lite "DELETE FROM tenants WHERE tenant IN (SELECT value FROM json_each($1))",
+            sqlx::types::Json(gone)
+        )?;
+        q!(
+            self, execute,
+            pg "INSERT INTO tenants (tenant, display_name, created_at, updated_at)
+                SELECT t, t, $2, $2 FROM jsonb_array_elements_text($1) AS t ON CONFLICT (tenant) DO NOTHING",
+            lite "INSERT INTO tenants (tenant, display_name, created_at, updated_at)
+                  SELECT value, value, $2, $2 FROM json_each($1) WHERE true ON CONFLICT (tenant) DO NOTHING",
+            sqlx::types::Json(there),
+            now
+        )?;
+        Ok(())
+    }
 }
 
 impl Platform<'_> {

@@ -121,6 +121,7 @@ struct Single {
     config_revision: Gauge,
     connections: Gauge,
     health_history_dropped: Counter,
+    identity_staleness: Gauge,
     limit_server_up: Gauge,
     log_suppressed: Counter,
     reload_success: Gauge,
@@ -271,6 +272,11 @@ impl Metrics {
     /// Minutes and changes of targets' health that were lost.
     pub fn health_history_dropped(&self) -> &Counter {
         &self.single.health_history_dropped
+    }
+
+    /// Seconds since the store was last heard of about callers.
+    pub fn identity_staleness(&self) -> &Gauge {
+        &self.single.identity_staleness
     }
 
     /// Whether the server of shared limits answers.
@@ -513,6 +519,7 @@ impl Single {
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
             health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
+            identity_staleness: one(&names::IDENTITY_STALENESS, registry),
             limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
             log_suppressed: one(&names::LOG_SUPPRESSED, registry),
             reload_success: one(&names::CONFIG_RELOAD_SUCCESS, registry),

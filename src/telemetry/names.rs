@@ -159,6 +159,12 @@ specs! {
         "Minutes and changes of targets' health lost because the store was away for too long.",
         &[],
     );
+    /// How old what is known of callers is.
+    IDENTITY_STALENESS = gauge(
+        "tollgate_identity_staleness_seconds",
+        "Time since the store was last heard of about users, keys, revocations and roles; 0 without `source: database`.",
+        &[],
+    );
     /// Age of each issuer's keys.
     JWKS_AGE = gauge(
         "tollgate_jwks_age_seconds",

@@ -34,17 +34,21 @@ pub(in crate::cli) struct ScopeArgs {
 /// Commands about documents of the store.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Remote {
-    /// Bring a file's documents into the store, as new revisions. Exit codes: 0 done or nothing to do, 1 refused, 3 the
-    /// head was not at --if-revision, 4 not every replica took it up while --wait lasted.
+    /// Bring a file's documents into the store, as new revisions: all of them or none. Exit codes: 0 done or nothing to do,
+    /// 1 refused, 3 the head was not at --if-revision, 4 not every replica took it up while --wait lasted.
     Apply(ApplyArgs),
     /// Try a revision on a share of callers or replicas before it becomes the head; it is rolled back by itself if it fails.
     Canary(super::canary::CanaryArgs),
-    /// Say what differs: between two revisions, or between a revision and the head.
+    /// Say what differs: between two revisions, between a revision and the head, or between a file's document and the head.
     Diff {
-        /// The older revision; 0 is the document that says nothing.
-        from: i64,
-        /// The newer one. Default: the head.
+        /// The older revision; 0 is the document that says nothing. Or a file with one document, or a whole configuration;
+        /// `-` reads standard input.
+        from: String,
+        /// The newer revision. Default: the head.
         to: Option<i64>,
+        /// Compare the file with this revision instead of the head.
+        #[arg(long, value_name = "N", conflicts_with = "to")]
+        with: Option<i64>,
         #[command(flatten)]
         scope: ScopeArgs,
     },

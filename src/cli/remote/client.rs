@@ -19,8 +19,27 @@ const TOKEN_FILE: &str = "admin.token";
 pub(super) enum Failure {
     /// The head is not where the caller thought.
     Conflict(String),
+    /// There is nothing at the address.
+    Missing(String),
     /// Anything else.
     Other(String),
+}
+
+impl Failure {
+    /// The same, with what it is about in front.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Conflict(text) => Self::Conflict(format!("{what}: {text}")),
+            Self::Missing(text) => Self::Missing(format!("{what}: {text}")),
+            Self::Other(text) => Self::Other(format!("{what}: {text}")),
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Conflict(text) | Self::Missing(text) | Self::Other(text) => text,
+        }
+    }
 }
 
 impl From<String> for Failure {
@@ -91,6 +110,15 @@ impl Client {
         Ok((revision, bytes.to_vec()))
     }
 
+    /// Whether there is something at this address.
+    pub(super) async fn exists(&self, path: &str) -> Result<bool, Failure> {
+        match self.send(Call::get(path)).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Missing(_)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     async fn send(&self, call: Call<'_>) -> Result<Response, Failure> {
         let url = self.base.join(call.path).map_err(|e| format!("{}: {e}", call.path))?;
         let mut request = self.http.request(call.method, url.clone()).timeout(TIMEOUT + call.patience);
@@ -113,6 +141,7 @@ impl Client {
         let text = problem.render(status, self.token.is_some());
         Err(match status {
             StatusCode::PRECONDITION_FAILED => Failure::Conflict(text),
+            StatusCode::NOT_FOUND => Failure::Missing(text),
             _ => Failure::Other(text),
         })
     }

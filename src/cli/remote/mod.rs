@@ -3,6 +3,7 @@
 mod args;
 mod canary;
 mod client;
+mod diff;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 pub(super) use args::{ApiArgs, Remote};
 use args::{ApplyArgs, PublishArgs, ScopeArgs};
@@ -22,6 +24,8 @@ use crate::config;
 const CONFLICT: u8 = 3;
 /// Not every replica serves what it should.
 const NOT_CONVERGED: u8 = 4;
+/// The longest that one call waits for replicas, in seconds.
+const LONGEST_WAIT: u64 = 25;
 
 /// What a publication did, as the API tells it.
 #[derive(Debug, Deserialize)]
@@ -78,7 +82,7 @@ pub(super) fn run(command: &Remote) -> ExitCode {
             eprintln!("error: {text}");
             ExitCode::from(CONFLICT)
         }
-        Err(Failure::Other(text)) => fail(&text),
+        Err(failure) => fail(&failure.into_text()),
     }
 }
 
@@ -101,7 +105,7 @@ pub(super) fn rotate_admin_token(api: &ApiArgs) -> Result<bool, String> {
     });
     let token = match answer {
         Ok(answer) => answer.token,
-        Err(Failure::Conflict(text) | Failure::Other(text)) => return Err(text),
+        Err(failure) => return Err(failure.into_text()),
     };
     let Some(path) = client::token_path(api, super::env("TOLLGATE_TOKEN").is_some()) else {
         println!("{token}");
@@ -119,7 +123,7 @@ async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
     match command {
         Remote::Apply(args) => apply(args).await,
         Remote::Canary(args) => canary::run(args).await,
-        Remote::Diff { from, to, scope } => diff(*from, *to, scope).await,
+        Remote::Diff { from, to, with, scope } => diff::run(from, *to, *with, scope).await,
         Remote::Drift { file, api } => drift(file, api).await,
         Remote::Export { scope } => print(scope, "document").await,
         Remote::History { limit, scope } => history(*limit, scope).await,
@@ -147,7 +151,7 @@ fn scope_of(args: &ScopeArgs) -> &str {
 
 async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let bytes = read(&args.file)?;
-    let parts: Vec<(String, Vec<u8>)> = match (&args.tenant, args.platform) {
+    let mut parts: Vec<(String, Vec<u8>)> = match (&args.tenant, args.platform) {
         (Some(tenant), _) => vec![(tenant.clone(), bytes)],
         (None, true) => vec![("platform".to_owned(), bytes)],
         (None, false) => split(&bytes)?,
@@ -160,18 +164,24 @@ async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
         )));
     }
     let client = connect(&args.api)?;
+    let scopes: Vec<String> = parts.iter().map(|(scope, _)| scope.clone()).collect();
+    let published = match parts.len() {
+        1 => {
+            let (scope, bytes) = parts.remove(0);
+            vec![publish(&client, &scope, bytes, args).await.map_err(|failure| failure.about(&scope))?]
+        }
+        _ => publish_all(&client, parts, args).await?,
+    };
+    for (scope, published) in scopes.iter().zip(&published) {
+        tell(scope, published, args.dry_run);
+    }
     let mut code = ExitCode::SUCCESS;
-    for (scope, bytes) in parts {
-        let outcome = publish(&client, &scope, bytes, args).await;
-        let published = outcome.map_err(|failure| match failure {
-            Failure::Conflict(text) => Failure::Conflict(format!("{scope}: {text}")),
-            Failure::Other(text) => Failure::Other(format!("{scope}: {text}")),
-        })?;
-        tell(&scope, &published, args.dry_run);
-        if let Some(seconds) = args.how.wait.filter(|_| !args.dry_run)
-            && !wait(&client, &scope, published.revision, seconds).await?
-        {
-            code = ExitCode::from(NOT_CONVERGED);
+    if let Some(seconds) = args.how.wait.filter(|_| !args.dry_run) {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        for (scope, published) in scopes.iter().zip(&published) {
+            if !wait(&client, scope, published.revision, until).await? {
+                code = ExitCode::from(NOT_CONVERGED);
+            }
         }
     }
     Ok(code)
@@ -185,13 +195,39 @@ async fn publish(
 ) -> Result<Published, Failure> {
     let query = if args.dry_run { "?dry_run=true" } else { "" };
     let path = address(scope, &format!("document{query}"));
+    let mut headers = conditions(&args.how);
+    if args.how.if_revision.is_none() && !args.dry_run {
+        // Whatever there is, but it has to be said.
+        let there = client.exists(&address(scope, "document")).await?;
+        headers.push((if there { "if-match" } else { "if-none-match" }, "*".to_owned()));
+    }
+    let call =
+        Call { method: Method::PUT, headers, body: Some(("application/yaml", bytes)), ..Call::get(&path) };
+    client.json(call).await
+}
+
+/// Several documents at once: all or none.
+async fn publish_all(
+    client: &Client,
+    parts: Vec<(String, Vec<u8>)>,
+    args: &ApplyArgs,
+) -> Result<Vec<Published>, Failure> {
+    let document = |(scope, bytes): (String, Vec<u8>)| {
+        let scope = if scope == "platform" { "@platform".to_owned() } else { scope };
+        serde_json::json!({ "scope": scope, "document": String::from_utf8_lossy(&bytes) })
+    };
+    let documents: Vec<serde_json::Value> = parts.into_iter().map(document).collect();
+    let body = serde_json::json!({ "documents": documents }).to_string().into_bytes();
+    let query = if args.dry_run { "?dry_run=true" } else { "" };
+    let path = format!("/api/v1/platform/apply{query}");
     let call = Call {
-        method: Method::PUT,
+        method: Method::POST,
         headers: conditions(&args.how),
-        body: Some(("application/yaml", bytes)),
+        body: Some(("application/json", body)),
         ..Call::get(&path)
     };
-    client.json(call).await
+    let done: Page<Published> = client.json(call).await?;
+    Ok(done.items)
 }
 
 fn conditions(how: &PublishArgs) -> Vec<(&'static str, String)> {
@@ -232,11 +268,19 @@ fn short(hash: &str) -> &str {
 }
 
 /// Waits for the replicas. `true`: all of them serve it.
-async fn wait(client: &Client, scope: &str, revision: i64, seconds: u64) -> Result<bool, Failure> {
-    let path = address(scope, &format!("convergence?revision={revision}&wait={seconds}"));
-    let call = Call { patience: Duration::from_secs(seconds), ..Call::get(&path) };
-    let state: Convergence = client.json(call).await?;
-    Ok(show(&state))
+async fn wait(client: &Client, scope: &str, revision: i64, until: Instant) -> Result<bool, Failure> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).as_secs();
+        let some = left.min(LONGEST_WAIT);
+        let path = address(scope, &format!("convergence?revision={revision}&wait={some}"));
+        let call = Call { patience: Duration::from_secs(some), ..Call::get(&path) };
+        let state: Convergence = client.json(call).await?;
+        let settled =
+            state.replicas.iter().all(|r| r.served >= revision || r.refused.is_some_and(|n| n >= revision));
+        if (settled && !state.replicas.is_empty()) || left <= LONGEST_WAIT {
+            return Ok(show(&state));
+        }
+    }
 }
 
 /// Prints who serves what. `true`: all serve it.
@@ -273,20 +317,13 @@ async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<
     let published: Published = client.json(call).await?;
     tell(scope, &published, false);
     match how.wait {
-        Some(seconds) if !wait(&client, scope, published.revision, seconds).await? => {
-            Ok(ExitCode::from(NOT_CONVERGED))
+        Some(seconds) => {
+            let until = Instant::now() + Duration::from_secs(seconds);
+            let all = wait(&client, scope, published.revision, until).await?;
+            Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONVERGED) })
         }
-        _ => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::SUCCESS),
     }
-}
-
-async fn diff(from: i64, to: Option<i64>, args: &ScopeArgs) -> Result<ExitCode, Failure> {
-    let client = connect(&args.api)?;
-    let to = to.map(|to| format!("&to={to}")).unwrap_or_default();
-    let path = address(scope_of(args), &format!("diff?from={from}{to}"));
-    let changes: Page<String> = client.json(Call::get(&path)).await?;
-    changes.items.iter().for_each(|change| println!("{change}"));
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn drift(file: &Path, api: &ApiArgs) -> Result<ExitCode, Failure> {

@@ -28,7 +28,8 @@ pub struct Identity {
     pub revocations: Option<Revocations>,
     /// Bound on failed attempts per client address. Verified credentials still pass above it.
     pub failed_attempts: FailedAttempts,
-    /// Oldest that what the store last said about users, keys and revocations may be while it cannot be reached.
+    /// Oldest that what the store last said about users, keys and revocations may be while it cannot be reached; at least
+    /// 10 s.
     pub max_staleness: Period,
     /// What happens beyond `max_staleness`.
     pub on_stale: OnStale,

@@ -26,6 +26,9 @@ pub struct Store {
     pub connect_timeout: Period,
     /// Longest that one statement may run. Migrations and backups are not bound by it.
     pub statement_timeout: Period,
+    /// How often documents and identities are looked at without a notification, give or take a fifth; from 250 ms to a
+    /// minute. On PostgreSQL a change is notified and this is the fallback.
+    pub poll: Period,
     /// Who brings the tables up to date.
     pub migrate: MigrateWhen,
     /// How long what was is kept. What requests and actions were is `audit.retention`.
@@ -44,6 +47,7 @@ impl Default for Store {
             readers: 4,
             connect_timeout: Period::from_secs(5),
             statement_timeout: Period::from_secs(30),
+            poll: Period::from_secs(2),
             migrate: MigrateWhen::default(),
             retention: HistoryRetention::default(),
             encryption: None,

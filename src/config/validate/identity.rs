@@ -21,6 +21,8 @@ pub(super) fn validate(context: &mut Context<'_>) {
     let document = context.document;
     let identity = &document.identity;
     let base = Path::of("identity");
+    let oldest = Period::from_secs(366 * 86_400);
+    context.period(base.key("max_staleness"), identity.max_staleness, Period::from_secs(10), oldest);
     context.unique("identity.issuers", "issuer", identity.issuers.iter().map(|i| &i.name));
     for (i, issuer) in identity.issuers.iter().enumerate() {
         let path = base.key("issuers").index(i);

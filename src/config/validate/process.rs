@@ -87,6 +87,7 @@ fn store(context: &mut Context<'_>) {
     let base = Path::of("store");
     context.period(base.key("connect_timeout"), store.connect_timeout, SOME, HOUR);
     context.period(base.key("statement_timeout"), store.statement_timeout, SOME, HOUR);
+    context.period(base.key("poll"), store.poll, Period::from_millis(250), Period::from_secs(60));
     if let Some(url) = &store.url
         && !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.expose().starts_with(scheme))
     {

@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::Api;
 use super::audit::filter;
 use super::in_tenant::{Conditional, Path};
+use super::people::MAX_PRINCIPAL;
 use crate::base::TenantId;
 use crate::control::extract::{Caller, Json, Params};
 use crate::control::gate::Gated as _;
@@ -34,8 +35,6 @@ const PIECES: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that an export may take.
 const LONGEST: Duration = Duration::from_secs(900);
-/// Longest id of a principal, in bytes.
-const MAX_PRINCIPAL: usize = 256;
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router.operation(routes!(export_audit)).operation(routes!(erase_audit))

@@ -19,9 +19,9 @@ use crate::base::{Role, TenantId};
 use crate::control::actor::Actor;
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
-use crate::control::page::{Fingerprint, Page, Slice};
+use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
-use crate::store::{ApiKey, NewApiKey, Page as Rows, Store, Time};
+use crate::store::{ApiKey, NewApiKey, Store, Time};
 
 /// Longest note, in characters.
 const MAX_NOTE: usize = 500;
@@ -165,14 +165,8 @@ async fn list_api_keys(
     Extension(tenant): Extension<TenantId>,
     Params(ask): Params<Walk>,
 ) -> Result<Answer<Page<KeyView>>, Problem> {
-    let slice = Slice::read(
-        ask.limit,
-        ask.cursor.as_deref(),
-        Fingerprint::of(&["list_api_keys", tenant.as_str()]),
-        1,
-    )?;
-    let after = slice.after.as_ref().and_then(|keys| keys[0].as_str());
-    let rows = api.store()?.tenant(&tenant).api_keys(after, Rows::of(slice.limit as u32 + 1)).await?;
+    let slice = ask.slice("list_api_keys", &tenant, 1)?;
+    let rows = api.store()?.tenant(&tenant).api_keys(slice.after_text(), slice.rows()).await?;
     let page = slice.page(rows, |row| vec![Value::from(row.id.clone())]);
     let items = page.items.into_iter().map(KeyView::try_from).collect::<Result<_, _>>()?;
     Ok(Answer(Page { items, next_cursor: page.next_cursor }))

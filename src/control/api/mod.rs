@@ -2,7 +2,9 @@
 
 mod audit;
 mod audit_export;
+mod bindings;
 mod canary;
+mod custom_roles;
 mod database;
 mod documents;
 mod events;
@@ -16,6 +18,7 @@ mod people;
 mod performance;
 mod questions;
 mod replicas;
+mod revocations;
 mod secrets;
 mod sessions;
 mod tenants;
@@ -203,6 +206,9 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = audit_export::operations(router);
     let router = installation::operations(router);
     let router = people::operations(router);
+    let router = bindings::operations(router);
+    let router = revocations::operations(router);
+    let router = custom_roles::operations(router);
     let router = keys::operations(router);
     events::operations(router)
 }
@@ -239,6 +245,7 @@ mod in_tenant {
     use utoipa::IntoParams;
 
     use crate::base::TenantId;
+    use crate::control::page::{Fingerprint, Slice};
     use crate::control::problem::Problem;
 
     /// Longest name, in bytes.
@@ -288,6 +295,19 @@ mod in_tenant {
         /// Where the page begins: `next_cursor` of the one before it.
         #[param(max_length = 2048)]
         pub(super) cursor: Option<String>,
+    }
+
+    impl Walk {
+        /// The page of an operation's list in a tenant, whose order is that of so many keys.
+        pub(super) fn slice(
+            &self,
+            operation: &str,
+            tenant: &TenantId,
+            keys: usize,
+        ) -> Result<Slice, Problem> {
+            let list = Fingerprint::of(&[operation, tenant.as_str()]);
+            Slice::read(self.limit, self.cursor.as_deref(), list, keys)
+        }
     }
 
     /// How a change is made.

@@ -97,9 +97,6 @@ async fn put_tenant(
         )
         .await?;
     let created = !existed.into_inner() && !edited.dry_run;
-    if created {
-        api.store()?.platform().put_tenant(&TenantId::new(name), name).await?;
-    }
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())
 }
@@ -134,12 +131,5 @@ async fn delete_tenant(
             |document| edit::remove(document, Kind::Tenant, name).map_err(|e| refused(&e)),
         )
         .await?;
-    if !edited.dry_run {
-        match api.store()?.platform().remove_tenant(&TenantId::new(name)).await {
-            // A tenant that came with a file has no row of its own.
-            Ok(()) | Err(crate::store::StoreError::Missing(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
     Ok(([etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())
 }

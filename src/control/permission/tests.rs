@@ -33,6 +33,22 @@ fn nobody_reads_bodies_but_auditors() {
 }
 
 #[test]
+fn a_tenants_own_role_gives_what_it_names_and_never_bodies_or_the_platform() {
+    for permission in Permission::ALL {
+        let nobody = Actor { custom: [*permission].into_iter().collect(), ..actor("a", None, false) };
+        let held: Vec<_> = Permission::ALL.iter().filter(|p| holds(&nobody, **p)).collect();
+        let mut expected = vec![Permission::SelfRead];
+        if may_be_given(*permission) && *permission != Permission::SelfRead {
+            expected.push(*permission);
+        }
+        assert_eq!(held, expected.iter().collect::<Vec<_>>(), "{permission:?}");
+    }
+    for not in [Permission::PlatformRead, Permission::PlatformWrite, Permission::AuditBodies] {
+        assert!(!may_be_given(not), "{not:?}");
+    }
+}
+
+#[test]
 fn without_a_role_nothing_but_oneself_is_seen() {
     let nobody = actor("a", None, false);
     let held: Vec<_> = Permission::ALL.iter().filter(|p| holds(&nobody, **p)).collect();

@@ -69,7 +69,7 @@ const EVERYTHING: &str = "
 
 impl Tx {
     /// Appends to the feed; [`Channel::Identity`] hears of it when this commits.
-    pub(super) async fn tell(
+    pub(in crate::store) async fn tell(
         &mut self,
         tenant: &str,
         kind: IdentityKind,

@@ -61,6 +61,10 @@ fn body(id: &str) -> Option<Value> {
         Some(json!({}))
     } else if id == "put_secret" {
         Some(json!({ "value": "stolen" }))
+    } else if id == "put_custom_role" {
+        Some(json!({ "permissions": ["keys:write"] }))
+    } else if id == "apply_documents" {
+        Some(json!({ "documents": [{ "scope": "b", "document": "version: 1" }] }))
     } else if id.starts_with("replace_") {
         Some(json!({ "version": 1 }))
     } else if id.starts_with("rollback_") {

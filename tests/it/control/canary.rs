@@ -27,7 +27,8 @@ async fn furnished() -> Plane {
     let made = plane.ask(OPERATOR, "PUT /api/v1/tenants/a", &[("if-none-match", "*")], Some(json!({}))).await;
     assert_eq!(made.status, 201);
     let path = "PUT /api/v1/tenants/a/document";
-    let made = plane.raw(ADMIN, path, &[], Some(document(1).as_bytes()), "application/json").await;
+    let new = [("if-none-match", "*")];
+    let made = plane.raw(ADMIN, path, &new, Some(document(1).as_bytes()), "application/json").await;
     assert_eq!(made.status, 200, "{}", made.json());
     plane
 }

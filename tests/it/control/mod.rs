@@ -2,6 +2,8 @@
 
 mod attack;
 mod canary;
+mod custom_roles;
+mod documents;
 mod generated;
 mod history;
 mod identity;

@@ -141,6 +141,7 @@ impl Keys for MadeUp {
             tenant: TenantId::new(tenant),
             roles,
             auditor: role == "auditor",
+            custom: Default::default(),
             proof: Proof::Key,
             credential: key.into(),
             expires: None,

@@ -92,7 +92,7 @@ async fn the_log_is_exported_proved_and_erased_on_postgres() {
     let database = Database::fresh();
     let up = Upstream::modern().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir()).await;
+    let token = token(one.data_dir(), one.process().admin_address()).await;
     publish(&one.publisher(), &document("s", &up.url()), None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let (admin, data) = (one.process().admin_address(), one.data_dir());
@@ -103,7 +103,7 @@ async fn the_log_is_exported_proved_and_erased_on_postgres() {
 async fn the_log_is_exported_proved_and_erased_on_sqlite() {
     let up = Upstream::modern().await;
     let gateway = Gateway::relay(&[&up]).server("era: modern").start().await;
-    let token = token(gateway.data_dir()).await;
+    let token = token(gateway.data_dir(), gateway.admin).await;
     exported_proved_and_erased(gateway.admin, &gateway.data_dir(), &token, gateway.caller()).await;
 }
 
@@ -111,7 +111,7 @@ async fn the_log_is_exported_proved_and_erased_on_sqlite() {
 async fn a_replaced_admin_token_opens_nothing_on_any_replica() {
     let database = Database::fresh();
     let one = Replica::start(&database.url()).await;
-    let old = token(one.data_dir()).await;
+    let old = token(one.data_dir(), one.process().admin_address()).await;
     let two = Replica::start(&database.url()).await;
     let (here, there) = (one.process().admin_address(), two.process().admin_address());
     eventually("both know it", async || (get(there, &old, "/api/v1/me").await.status() == 200).then_some(()))

@@ -11,12 +11,14 @@ use super::{Replica, document, publish};
 use crate::support::postgres::Database;
 use crate::support::{Client, Gateway, Request, Upstream, eventually, within};
 
-/// The admin token that the first process on a store left in its data folder.
-pub async fn token(data: PathBuf) -> String {
-    eventually("the admin token", async || std::fs::read_to_string(data.join("admin.token")).ok())
-        .await
-        .trim()
-        .to_owned()
+/// The admin token that the first process on a store left in its data folder, once it is accepted: the file is there first.
+pub async fn token(data: PathBuf, admin: SocketAddr) -> String {
+    eventually("the admin token", async || {
+        let token = std::fs::read_to_string(data.join("admin.token")).ok()?.trim().to_owned();
+        let me = request(admin, &token, "GET", "/api/v1/me");
+        (Client::connect(admin).await.ask(&me).await.status() == 200).then_some(token)
+    })
+    .await
 }
 
 pub fn request(admin: SocketAddr, token: &str, method: &str, path: &str) -> Request {
@@ -87,7 +89,7 @@ async fn calls_and_publications_of_another_replica_are_told_here() {
     let database = Database::fresh();
     let up = Upstream::modern().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir()).await;
+    let token = token(one.data_dir(), one.process().admin_address()).await;
     let two = Replica::start(&database.url()).await;
     let admin = one.process().admin_address();
     let mut config = Reader::open(admin, &token, "?topics=config", None).await;
@@ -133,8 +135,9 @@ async fn calls_and_publications_of_another_replica_are_told_here() {
 async fn a_revision_that_a_replica_refuses_is_told_with_the_reason() {
     let database = Database::fresh();
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir()).await;
+    let token = token(one.data_dir(), one.process().admin_address()).await;
     publish(&one.publisher(), &document("s", "http://127.0.0.1:9/mcp"), None).await.unwrap();
+    eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let admin = one.process().admin_address();
     let mut config = Reader::open(admin, &token, "?topics=config", None).await;
     // Past the check of whoever publishes, as a publisher of another version might.
@@ -169,7 +172,7 @@ async fn servers_that_go_down_and_load_are_told_to_their_tenant_only() {
         ))
         .start()
         .await;
-    let token = token(gateway.data_dir()).await;
+    let token = token(gateway.data_dir(), gateway.admin).await;
     let mine = Reader::open(gateway.admin, &token, "?topics=health&tenant=default", None);
     let theirs = Reader::open(gateway.admin, &token, "?topics=health&tenant=acme", None);
     let (mut mine, mut theirs) = (mine.await, theirs.await);

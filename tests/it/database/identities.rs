@@ -92,3 +92,99 @@ async fn what_was_revoked_stays_revoked_after_a_start_from_disk() {
     assert_eq!(status(&one, &good).await, 200);
     assert_eq!(status(&one, &bad).await, 401);
 }
+
+async fn allowed(replica: &Replica, key: &str) -> bool {
+    let caller = replica.caller("s").bearer(key);
+    caller.ask(&caller.tool("t")).await.json()["result"].is_object()
+}
+
+#[tokio::test]
+async fn a_role_that_is_given_counts_on_every_replica_until_it_is_taken() {
+    let database = Database::fresh();
+    let up = Upstream::modern().await;
+    let (one, two) = (Replica::start(&database.url()).await, Replica::start(&database.url()).await);
+    let text = document("s", &up.url())
+        .replace("loopback: { role: developer }", "api_keys: true")
+        .replace("limits: []", "limits: [], policy: admins")
+        .replace("health:", "era: modern, health:")
+        + "policies:\n  - { name: admins, rules: [ { allow: { roles: [admin] } } ] }\n";
+    publish(&one.publisher(), &text, None).await.unwrap();
+    let store = one.process().store().unwrap().clone();
+    let (id, key) = make_key(&store, "corp|dora").await;
+    for replica in [&one, &two] {
+        eventually("the key is known", async || (status(replica, &key).await != 401).then_some(())).await;
+        assert!(!allowed(replica, &key).await, "a developer");
+    }
+    let tenant = TenantId::default();
+    let scope = store.tenant(&tenant);
+    scope.bind_role("corp|dora", tollgate::base::Role::Admin, "test").await.unwrap();
+    let acknowledged = Instant::now();
+    for replica in [&one, &two] {
+        eventually("the role counts", async || allowed(replica, &key).await.then_some(())).await;
+    }
+    assert!(acknowledged.elapsed() < SOON, "{:?}", acknowledged.elapsed());
+    // The add-on is in the feed, too, and gives nothing here.
+    scope.bind_auditor("corp|dora", "test").await.unwrap();
+    scope.unbind_role("corp|dora", tollgate::base::Role::Admin).await.unwrap();
+    for replica in [&one, &two] {
+        eventually("it counts no more", async || (!allowed(replica, &key).await).then_some(())).await;
+    }
+    let feed = store.platform().identity_changes(0, 100).await.unwrap();
+    assert!(feed.iter().any(|c| c.id == "auditor:corp|dora" && c.body.is_some()), "{feed:?}");
+    // When it was used comes back, whichever replica saw it.
+    eventually("the last use is written", async || {
+        scope.api_key(&id).await.unwrap().unwrap().last_used_at.map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_beyond_max_staleness_are_refused_or_go_on_as_on_stale_says() {
+    let server = std::sync::Arc::new(crate::support::postgres::Postgres::start(
+        crate::support::postgres::Durability::Full,
+    ));
+    let up = Upstream::modern().await;
+    let databases = [("refuse", server.database()), ("serve", server.database())];
+    let clock = tollgate::base::Clock::manual(1_796_000_000);
+    let mut replicas = Vec::new();
+    for (on_stale, database) in &databases {
+        let one = Replica::at(&database.url(), &clock).await;
+        let identity = format!("api_keys: true, max_staleness: 1h, on_stale: {on_stale}");
+        let text = document("s", &up.url()).replace("loopback: { role: developer }", &identity);
+        publish(&one.publisher(), &text, None).await.unwrap();
+        let (_, key) = make_key(one.process().store().unwrap(), "corp|eve").await;
+        eventually("the key is accepted", async || (status(&one, &key).await == 200).then_some(())).await;
+        replicas.push((*on_stale, one, key));
+    }
+    server.kill();
+    clock.advance(std::time::Duration::from_secs(3_590));
+    for (on_stale, one, key) in &replicas {
+        assert_eq!(status(one, key).await, 200, "{on_stale}: not yet");
+    }
+    clock.advance(std::time::Duration::from_secs(60));
+    for (on_stale, one, key) in &replicas {
+        let expected = if *on_stale == "refuse" { 503 } else { 200 };
+        assert_eq!(status(one, key).await, expected, "{on_stale}");
+        let admin = one.process().admin_address();
+        let ask = async |path: &str| {
+            let request = crate::support::Request::new("GET", path)
+                .with("Host", &admin.to_string())
+                .with("Authorization", "Bearer an-operators-token")
+                .with("Connection", "close");
+            crate::support::Client::connect(admin).await.ask(&request).await
+        };
+        let ready = ask("/readyz").await;
+        let identity = ready.json()["identity"].clone();
+        assert_eq!(identity["late"], true, "{identity}");
+        // The jump of time makes catalogues stale; that the feed is late is no reason to take traffic away.
+        assert!(!ready.json()["problems"].to_string().contains("identity"), "{}", ready.text());
+        assert!(identity["staleness_seconds"].as_u64().unwrap() >= 3_600, "{identity}");
+        let metrics = ask("/metrics").await.text();
+        let line = metrics.lines().find(|l| l.starts_with("tollgate_identity_staleness_seconds ")).unwrap();
+        assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() >= 3_600.0, "{line}");
+    }
+    server.restart();
+    for (on_stale, one, key) in &replicas {
+        eventually(on_stale, async || (status(one, key).await == 200).then_some(())).await;
+    }
+}

@@ -9,13 +9,14 @@ mod identities;
 mod outage;
 mod planes;
 mod questions;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate::app::{Document, Options, Process, Role};
-use tollgate::base::{Scope, TenantId};
+use tollgate::base::{Clock, Scope, TenantId};
 use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
 
@@ -32,6 +33,7 @@ pub struct Replica {
     role: Role,
     /// More listeners, and more sections.
     more: [String; 2],
+    clock: Clock,
 }
 
 impl Replica {
@@ -42,10 +44,15 @@ impl Replica {
     /// One with a role, more listeners and more sections.
     pub async fn start_as(role: Role, url: &str, listeners: &str, sections: &str) -> Self {
         let more = [listeners.to_owned(), sections.to_owned()];
-        Self::start_in(Arc::new(Folder::new()), url, role, more).await
+        Self::start_in(Arc::new(Folder::new()), url, role, more, &Clock::default()).await
     }
 
-    async fn start_in(folder: Arc<Folder>, url: &str, role: Role, more: [String; 2]) -> Self {
+    /// With a time that only the test moves.
+    pub async fn at(url: &str, clock: &Clock) -> Self {
+        Self::start_in(Arc::new(Folder::new()), url, Role::All, [String::new(), String::new()], clock).await
+    }
+
+    async fn start_in(folder: Arc<Folder>, url: &str, role: Role, more: [String; 2], clock: &Clock) -> Self {
         let [listeners, sections] = &more;
         let text = "version: 1\n\
              listeners: { mcp: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0, token: \"${env:ADMIN}\" }, LISTENERS }\n\
@@ -53,13 +60,13 @@ impl Replica {
              telemetry: { access_log: { enabled: false } }\n\
              shutdown: { announce: 0s, drain: 5s, streams: 1s }\n\
              source: database\n\
-             store: { url: \"${env:DB}\", connect_timeout: 1s, max_connections: 4 }\n";
+             store: { url: \"${env:DB}\", connect_timeout: 1s, max_connections: 4, poll: 500ms }\n";
         let text = text.replace(
             ", LISTENERS",
             &if listeners.is_empty() { String::new() } else { format!(", {listeners}") },
         );
-        let process = start_with(role, Document::Text(text + sections), &folder, url).await;
-        Self { process: Some(process), folder, url: url.to_owned(), role, more }
+        let process = start_with(role, Document::Text(text + sections), &folder, url, clock).await;
+        Self { process: Some(process), folder, url: url.to_owned(), role, more, clock: clock.clone() }
     }
 
     pub fn process(&self) -> &Process {
@@ -70,7 +77,7 @@ impl Replica {
     pub async fn restart(mut self) -> Self {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
-        Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone()).await
+        Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone(), &self.clock).await
     }
 
     /// Where it keeps its files.
@@ -106,15 +113,16 @@ impl Drop for Replica {
 }
 
 pub async fn start(document: Document, folder: &Folder) -> Process {
-    start_with(Role::All, document, folder, "").await
+    start_with(Role::All, document, folder, "", &Clock::default()).await
 }
 
 /// `url` is what `${env:DB}` stands for.
-async fn start_with(role: Role, document: Document, folder: &Folder, url: &str) -> Process {
+async fn start_with(role: Role, document: Document, folder: &Folder, url: &str, clock: &Clock) -> Process {
     let url = url.to_owned();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = Options {
         role,
+        clock: clock.clone(),
         listen: Some(any),
         admin: Some(any),
         data_dir: Some(folder.path().join("data")),

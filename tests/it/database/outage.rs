@@ -47,3 +47,43 @@ async fn calls_go_on_replicas_start_from_disk_and_all_converge_when_it_is_back()
     .await;
     assert!(works(&one, "second").await && works(&two, "second").await);
 }
+
+#[tokio::test]
+async fn a_replica_that_starts_with_the_database_away_has_the_secrets_it_served_with() {
+    let server = Arc::new(Postgres::start(Durability::Full));
+    let database = server.database();
+    let up = Upstream::modern().await;
+    let one = Replica::start(&database.url()).await;
+    let store = one.process().store().unwrap().clone();
+    let tenant = tollgate::base::TenantId::default();
+    let secret = |text: &str| tollgate::base::Secret::new(text.as_bytes().to_vec());
+    store.tenant(&tenant).put_secret("upstream", &secret("s3cr3t-before"), "test").await.unwrap();
+    let text = document("s", &up.url())
+        .replace("health:", "era: modern, credential: { bearer: \"${secret:upstream}\" }, health:");
+    publish(&one.publisher(), &text, None).await.unwrap();
+    let authorized = async |replica: &Replica, by: &str| {
+        let caller = replica.caller("s");
+        caller.ask(&caller.tool("t")).await.status() == 200
+            && up.calls().last().unwrap().header("authorization") == Some(&format!("Bearer {by}"))
+    };
+    eventually("it is served", async || authorized(&one, "s3cr3t-before").await.then_some(())).await;
+    // The newest value is what is kept.
+    store.tenant(&tenant).put_secret("upstream", &secret("s3cr3t-after"), "test").await.unwrap();
+    eventually("the new one is served", async || authorized(&one, "s3cr3t-after").await.then_some(())).await;
+    server.kill();
+    let one = one.restart().await;
+    assert_eq!(one.routes(), ["s"], "from disk");
+    assert!(authorized(&one, "s3cr3t-after").await, "opened with the master key");
+    // Sealed: nobody finds it in the cache.
+    let cache = one.data_dir().join("cache");
+    let mut files = 0;
+    for folder in [cache.clone(), cache.join("documents")] {
+        for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if let Ok(bytes) = std::fs::read(&file) {
+                files += 1;
+                assert!(!String::from_utf8_lossy(&bytes).contains("s3cr3t"), "{}", file.display());
+            }
+        }
+    }
+    assert!(files >= 2, "{files}");
+}

@@ -1,0 +1,138 @@
+//! Revoked credentials.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json as Answer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::in_tenant::{Conditional, Path, Walk};
+use super::people::MAX_PRINCIPAL;
+use super::{Api, When};
+use crate::auth::RevocationRecord;
+use crate::base::TenantId;
+use crate::control::extract::{At, Caller, Json, Params};
+use crate::control::gate::Gated as _;
+use crate::control::page::Page;
+use crate::control::problem::{FieldError, Problem};
+use crate::store::RevocationEntry;
+
+pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+    router
+        .operation(routes!(list_revocations))
+        .operation(routes!(create_revocation))
+        .operation(routes!(delete_revocation))
+}
+
+/// Credentials that are refused whatever their signature says: exactly one of `jti`, `sub` and `principal`.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RevocationBody {
+    /// One token, by its `jti`; or one API key, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    /// Every token with this `sub`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    /// Every credential of a principal, such as `corp|alice`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
+    /// Only credentials of this issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    /// Only credentials that were issued at or before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    before: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
+    note: Option<String>,
+}
+
+/// A revocation.
+#[derive(Serialize, ToSchema)]
+struct RevocationView {
+    /// Its own id.
+    id: String,
+    /// What is refused.
+    #[schema(value_type = Object)]
+    record: Value,
+    /// Who revoked.
+    author: String,
+    /// When.
+    created: When,
+}
+
+impl From<RevocationEntry> for RevocationView {
+    fn from(row: RevocationEntry) -> Self {
+        Self {
+            id: row.id,
+            record: serde_json::from_str(&row.record).unwrap_or_else(|_| json!(row.record)),
+            author: row.author,
+            created: row.created_at.into(),
+        }
+    }
+}
+
+/// Revoked credentials
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Walk),
+    responses((status = 200, description = "The oldest first.", body = Page<RevocationView>)))]
+async fn list_revocations(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Params(ask): Params<Walk>,
+) -> Result<Answer<Page<RevocationView>>, Problem> {
+    let slice = ask.slice("list_revocations", &tenant, 1)?;
+    let rows = api.store()?.tenant(&tenant).revocations(slice.after_text(), slice.rows()).await?;
+    Ok(Answer(slice.page(rows, |row| vec![Value::from(row.id.clone())]).map(RevocationView::from)))
+}
+
+/// Revoke credentials
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Conditional),
+    request_body = RevocationBody,
+    responses((status = 201, description = "Revoked.", body = RevocationView),
+        (status = 422, description = "It does not say what is revoked.")))]
+async fn create_revocation(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Caller(actor): Caller,
+    Json(body): Json<RevocationBody>,
+) -> Result<Response, Problem> {
+    let long = [&body.jti, &body.sub, &body.principal, &body.issuer, &body.note];
+    if long.iter().any(|text| text.as_ref().is_some_and(|t| t.len() > MAX_PRINCIPAL)) {
+        return Err(Problem::invalid([FieldError::new(
+            "",
+            format!("a text has more than {MAX_PRINCIPAL} bytes"),
+        )]));
+    }
+    let record = serde_json::to_string(&body).map_err(Problem::internal)?;
+    RevocationRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
+    let row = api.store()?.tenant(&tenant).revoke(&record, &actor.id).await?;
+    Ok((StatusCode::CREATED, Answer(RevocationView::from(row))).into_response())
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+struct OneRevocation {
+    /// Whose.
+    tenant: String,
+    /// Its id.
+    #[param(max_length = 64)]
+    id: String,
+}
+
+/// Take a revocation back
+#[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/revocations/{id}", tag = "users", params(OneRevocation),
+    responses((status = 204, description = "Taken back.")))]
+async fn delete_revocation(State(api): State<Api>, At(at): At<OneRevocation>) -> Result<StatusCode, Problem> {
+    if !at.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(Problem::not_found());
+    }
+    api.store()?.tenant(&TenantId::new(at.tenant.as_str())).unrevoke(&at.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,181 @@
+//! Named sets of permissions of the control API. Data planes know nothing of them: policies speak of the built-in roles.
+
+use sqlx::FromRow;
+
+use super::tx::q;
+use super::{IdentityKind, Page, StoreError, TenantScope, Time};
+
+/// A named set of permissions.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct CustomRole {
+    /// Its name in the tenant.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Names of permissions, joined by spaces.
+    pub permissions: String,
+    /// Who changed it last.
+    pub author: String,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+}
+
+/// One to be written, in place of the one of its name if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCustomRole<'a> {
+    /// Its name in the tenant.
+    pub name: &'a str,
+    /// What it is for.
+    pub description: &'a str,
+    /// Names of permissions, joined by spaces.
+    pub permissions: &'a str,
+    /// Who writes it.
+    pub author: &'a str,
+}
+
+impl TenantScope<'_> {
+    /// Writes a role. It counts at once for whoever has it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_custom_role(&self, role: NewCustomRole<'_>) -> Result<CustomRole, StoreError> {
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        let row = q!(
+            tx,
+            one as CustomRole,
+            "INSERT INTO custom_roles (tenant, name, description, permissions, author, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $6)
+             ON CONFLICT (tenant, name) DO UPDATE
+                SET description = excluded.description, permissions = excluded.permissions,
+                    author = excluded.author, updated_at = excluded.updated_at
+             RETURNING name, description, permissions, author, created_at, updated_at",
+            self.tenant().as_str(),
+            role.name,
+            role.description,
+            role.permissions,
+            role.author,
+            now
+        )?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// Takes a role away, from everybody who has it, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; the database.
+    pub async fn remove_custom_role(&self, name: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let gone = q!(tx, execute, "DELETE FROM custom_roles WHERE tenant = $1 AND name = $2", tenant, name)?;
+        if gone == 0 {
+            return Err(StoreError::Missing(format!("role `{name}`")));
+        }
+        let subjects = q!(
+            tx,
+            scalar_all as String,
+            "DELETE FROM role_bindings WHERE tenant = $1 AND role = $2 RETURNING subject",
+            tenant,
+            name
+        )?;
+        for subject in subjects {
+            tx.tell(tenant, IdentityKind::Role, &format!("{name}:{subject}"), None).await?;
+        }
+        tx.commit().await
+    }
+
+    /// One role.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn custom_role(&self, name: &str) -> Result<Option<CustomRole>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            optional as CustomRole,
+            "SELECT name, description, permissions, author, created_at, updated_at FROM custom_roles
+              WHERE tenant = $1 AND name = $2",
+            self.tenant().as_str(),
+            name
+        )
+    }
+
+    /// Roles by name, those after `after`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn custom_roles(&self, after: Option<&str>, page: Page) -> Result<Vec<CustomRole>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            all as CustomRole,
+            "SELECT name, description, permissions, author, created_at, updated_at FROM custom_roles
+              WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
+            self.tenant().as_str(),
+            after.unwrap_or(""),
+            page.limit()
+        )
+    }
+
+    /// Gives somebody one of the tenant's own roles.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is no such role; the database.
+    pub async fn bind_custom_role(&self, subject: &str, name: &str, author: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let now = tx.now();
+        // In one statement: a role that is being taken away is not given any more.
+        q!(
+            tx,
+            execute,
+            "INSERT INTO role_bindings (tenant, subject, role, author, created_at)
+             SELECT $1, $2, name, $4, $5 FROM custom_roles WHERE tenant = $1 AND name = $3
+             ON CONFLICT (tenant, subject, role) DO NOTHING",
+            tenant,
+            subject,
+            name,
+            author,
+            now
+        )?;
+        let there = q!(
+            tx,
+            scalar_optional as String,
+            "SELECT role FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
+            tenant,
+            subject,
+            name
+        )?;
+        if there.is_none() {
+            return Err(StoreError::Missing(format!("role `{name}`")));
+        }
+        let id = format!("{name}:{subject}");
+        tx.tell(tenant, IdentityKind::Role, &id, Some(&id)).await?;
+        tx.commit().await
+    }
+
+    /// Takes one of the tenant's own roles back.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; the database.
+    pub async fn unbind_custom_role(&self, subject: &str, name: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let gone = q!(
+            tx,
+            execute,
+            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
+            tenant,
+            subject,
+            name
+        )?;
+        if gone == 0 {
+            return Err(StoreError::Missing(format!("role `{name}` of `{subject}`")));
+        }
+        tx.tell(tenant, IdentityKind::Role, &format!("{name}:{subject}"), None).await?;
+        tx.commit().await
+    }
+}
