@@ -59,6 +59,9 @@ impl Cell {
     }
 }
 
+/// What was counted, by key.
+pub type Counted<K, V> = Vec<(K, V)>;
+
 /// A distribution of milliseconds.
 #[derive(Clone)]
 pub struct Sketch(DDSketch);
@@ -206,7 +209,7 @@ impl Usage {
     }
 
     /// What was counted, in the order of the keys: writers that lock rows in one order cannot deadlock.
-    pub fn into_parts(self) -> (Vec<(Key, Cell)>, Vec<(MetricKey, Metric)>) {
+    pub fn into_parts(self) -> (Counted<Key, Cell>, Counted<MetricKey, Metric>) {
         let mut cells: Vec<_> = self.cells.into_iter().collect();
         cells.sort_by(|a, b| a.0.cmp(&b.0));
         let mut metrics: Vec<_> = self.metrics.into_iter().collect();

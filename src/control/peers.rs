@@ -139,7 +139,7 @@ impl Peers {
         path: String,
         body: Option<Vec<u8>>,
     ) -> Answers<T> {
-        let asked = peers.to_vec().into_iter().map(|peer| {
+        let asked = peers.iter().cloned().map(|peer| {
             let (method, path, body) = (method.clone(), path.clone(), body.clone());
             async move {
                 let answer = tokio::time::timeout(PATIENCE, self.ask_one(&peer, method, &path, body)).await;

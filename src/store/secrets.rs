@@ -37,6 +37,9 @@ fn place<'a>(tenant: &'a str, name: &'a str) -> [&'a str; 3] {
     ["secrets", tenant, name]
 }
 
+/// A secret's name and its value.
+pub type OpenSecret = (String, Secret<Vec<u8>>);
+
 impl TenantScope<'_> {
     /// Sets a secret. Replicas compile the tenant's document again.
     ///
@@ -98,7 +101,7 @@ impl TenantScope<'_> {
     ///
     /// # Errors
     /// One does not open; the database.
-    pub async fn secret_values(&self) -> Result<Vec<(String, Secret<Vec<u8>>)>, StoreError> {
+    pub async fn secret_values(&self) -> Result<Vec<OpenSecret>, StoreError> {
         self.open_secrets(&self.sealed_secrets().await?)
     }
 
@@ -121,10 +124,7 @@ impl TenantScope<'_> {
     ///
     /// # Errors
     /// One does not open.
-    pub fn open_secrets(
-        &self,
-        sealed: &[(String, Vec<u8>)],
-    ) -> Result<Vec<(String, Secret<Vec<u8>>)>, StoreError> {
+    pub fn open_secrets(&self, sealed: &[(String, Vec<u8>)]) -> Result<Vec<OpenSecret>, StoreError> {
         let open = |(name, sealed): &(String, Vec<u8>)| {
             Ok((name.clone(), self.store().unseal(&place(self.tenant().as_str(), name), sealed)?))
         };

@@ -57,7 +57,7 @@ async fn one_runs_at_a_time_beside_a_head_that_stays(fixture: Fixture) {
     // Whatever is published meanwhile has a number of its own.
     let head = scope.publish(revision(b"three")).await.unwrap();
     assert_eq!(head.revision, 3);
-    assert_eq!(store.platform().running_canaries().await.unwrap(), [started.clone()]);
+    assert_eq!(store.platform().running_canaries().await.unwrap(), std::slice::from_ref(&started));
 
     let ended = scope.end_canary(started.id, end("aborted")).await.unwrap().unwrap();
     assert_eq!((ended.state.as_str(), ended.ended_by.as_deref()), ("aborted", Some("tollgate")));

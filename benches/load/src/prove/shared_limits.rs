@@ -178,8 +178,11 @@ fn call(endpoint: &Endpoint, stop: &AtomicBool) -> Counted {
     counted
 }
 
-/// Microseconds of processor time per call behind a local and a shared limit, by turns: all rounds, and the medians.
-fn cpu(gateway: &Gateway, smoke: bool) -> Result<(Vec<(f64, f64)>, f64, f64)> {
+/// All rounds, and the medians, in microseconds: local and shared.
+type Cpu = (Vec<(f64, f64)>, f64, f64);
+
+/// Processor time per call behind a local and a shared limit, by turns.
+fn cpu(gateway: &Gateway, smoke: bool) -> Result<Cpu> {
     let mut rounds = Vec::new();
     let mut figures = report::Figures::default();
     for _ in 0..if smoke { 1 } else { 5 } {
