@@ -160,8 +160,16 @@ fn api_token(fleet: &Fleet) -> String {
 }
 
 fn change(api: &mut Api, method: &str, path: &str, body: (&str, &str), wanted: u16) -> Result<()> {
-    let answer = api.send(method, path, &[], Some(body))?;
-    if answer.status == wanted { Ok(()) } else { Err(answer.refusal(method, path)) }
+    // Nobody else publishes here: whatever there is may be replaced, and if there is nothing, it is made.
+    let mut answer = match method {
+        "PUT" => api.send(method, path, &[("If-Match", "*")], Some(body))?,
+        _ => api.send(method, path, &[], Some(body))?,
+    };
+    if answer.status == 412 {
+        answer = api.send(method, path, &[("If-None-Match", "*")], Some(body))?;
+    }
+    let done = answer.status == wanted || (method == "PUT" && answer.status == 201);
+    if done { Ok(()) } else { Err(answer.refusal(method, path)) }
 }
 
 /// Waits until the canary has ended.

@@ -9,7 +9,8 @@ use super::postgres::Postgres;
 use crate::Result;
 
 /// Tables about processes that run, and about how the tables were made: they stay where they are.
-const OF_PROCESSES: [&str; 4] = ["leader_locks", "replica_revisions", "replicas", "schema_migrations"];
+const OF_PROCESSES: [&str; 5] =
+    ["canary_reports", "leader_locks", "replica_revisions", "replicas", "schema_migrations"];
 
 /// The columns of each table, and its rows in order, each as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
