@@ -5,6 +5,7 @@ environment, configs, secrets, volumes, user and health check, an address on a b
 the names of the others in its /etc/hosts. Its root is read-only if the service's is. Needs root, unshare, nsenter, ip and setpriv.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -15,6 +16,8 @@ import time
 
 SUBNET = "172.30.99"
 NEEDS = ("unshare", "nsenter", "ip", "setpriv", "mount", "chroot")
+# Names of links are never used again: the kernel takes those of boxes that have ended away in its own time.
+LINKS = itertools.count(1)
 
 
 def lacking():
@@ -41,7 +44,7 @@ class Boxes:
                 self.addresses[name] = (network or {}).get("ipv4_address", self.addresses[name])
         hosts = [f"{address} {name} {' '.join((aliases or {}).get(name, []))}" for name, address in self.addresses.items()]
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(hosts) + "\n")
-        self.running, self.links = {}, 0
+        self.running = {}
         # This process's own place on the bridge: it moved into namespaces of its own before (`enter`).
         self.sh("ip link set lo up; ip link add bridge address 02:00:00:00:00:01 type bridge; ip link set bridge up")
         self.sh(f"ip address add {SUBNET}.1/24 dev bridge")
@@ -111,8 +114,7 @@ class Boxes:
         self.running[name] = (process, user, settings)
         while process.poll() is None and os.readlink(f"/proc/{process.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             time.sleep(0.01)
-        self.links += 1
-        link = f"v{self.links}"
+        link = f"v{next(LINKS)}"
         # By its address, as engines do: neighbours need not learn a new one when it starts again.
         hardware = f"02:42:ac:1e:63:{int(self.addresses[name].rpartition('.')[2]):02x}"
         self.sh(f"ip link add {link} type veth peer name eth0 address {hardware} netns {process.pid}; ip link set {link} master bridge up")
