@@ -212,11 +212,12 @@ class Topology:
         return callers
 
     def sessions(self, callers):
+        # Both replicas know both sessions; each is listed where it was used last, which is told in seconds.
+        time.sleep(1.1)
+        assert all(caller.send("ping")[0] == 200 for caller in callers)
         page = self.api("GET", "/tenants/default/sessions?limit=100")
-        homes = {item["replica"] for item in page["items"]}
-        # Each once, wherever it was used last: both replicas may know both.
-        ids = [item["id"] for item in page["items"]]
-        assert page["missing"] == [] and homes and len(ids) == len(set(ids)) >= len(callers), page
+        homes, ids = {item["replica"] for item in page["items"]}, [item["id"] for item in page["items"]]
+        assert page["missing"] == [] and len(homes) == 2 and len(ids) == len(set(ids)) >= len(callers), page
         say(f"sessions at the control plane: {len(page['items'])} at home in {len(homes)} replicas, none missing")
         refused = http("GET", "http://tollgate-1:9090/api/v1/tenants/default/sessions", self.secret("admin_token"))
         assert refused[0] == 404 and "no_api_here" in refused[2], refused
