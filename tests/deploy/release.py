@@ -15,6 +15,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/deploy"))
@@ -183,10 +184,13 @@ class Release(topology.Topology):
             caller.initialize()
             assert caller.call() == 200
         assert callers[0].call(callers[1].session) == 200
+        # Both replicas know the second session; each is listed where it was used last, which is told in seconds.
+        time.sleep(1.1)
+        assert all(caller.send("ping")[0] == 200 for caller in callers)
         page = self.api("GET", "/tenants/default/sessions")
-        # Each once, wherever it was used last: both replicas know both.
         ids = [item["id"] for item in page["items"]]
-        assert page["missing"] == [] and len(ids) == len(set(ids)) >= len(self.data), page
+        assert len(ids) == len(set(ids)) and page["missing"] == [], page
+        assert len({item["replica"] for item in page["items"]}) == len(self.data), page
         limited = [self.metric(name, "tollgate_limit_server_up") for name in self.data]
         assert limited == [1] * len(self.data), limited
         keys = {self.boxes.inside(name, "/usr/local/bin/tollgate", "audit", "key").stdout for name in replicas}
