@@ -39,9 +39,7 @@ mod signals;
 mod state;
 mod tasks;
 
-pub use audit::{
-    Drained, Tail, checkpoint, checkpoint_all, erase as audit_erase, key_file as audit_key_file,
-};
+pub use audit::{Drained, Tail, checkpoint, checkpoint_all, erase as audit_erase, signing_key};
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
 pub use housekeeping::upkeep;

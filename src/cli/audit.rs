@@ -5,27 +5,30 @@ use std::io::BufReader;
 use super::args::{AuditArgs, AuditCommand};
 use super::store::with;
 use crate::app;
-use crate::audit::{AuditKey, PublicKey, verify};
+use crate::audit::{PublicKey, verify};
 use crate::base::TenantId;
-use crate::store::{AuditFilter, ExportFormat, StoreSettings, Time, export};
+use crate::config::model;
+use crate::store::{AuditFilter, ExportFormat, SigningKey, Store, StoreSettings, Time, export};
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
     if let AuditCommand::Verify { file, key, since } = &args.command {
         return check(file, key, since.as_deref());
     }
     let document = super::store::document(&args.store)?;
-    let key_file = app::audit_key_file(&document);
     let settings = StoreSettings::new(&document.store, &document.data_dir);
     match &args.command {
         AuditCommand::Key => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
-            println!("{}", key.public());
+            let public = with(settings, async |store| {
+                Ok(key(store, &document).await?.get().await.map_err(text)?.public())
+            })?;
+            println!("{public}");
             Ok(true)
         }
         AuditCommand::Checkpoint { tenant } => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let line = with(settings, async |store| {
-                app::checkpoint(store, &key, &TenantId::new(tenant.as_str())).await.map_err(|e| e.to_string())
+                let key = key(store, &document).await?;
+                let key = key.get().await.map_err(text)?;
+                app::checkpoint(store, key, &TenantId::new(tenant.as_str())).await.map_err(text)
             })?;
             println!("{line}");
             Ok(true)
@@ -41,7 +44,6 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             Ok(true)
         }
         AuditCommand::Export { tenant, format, from, to, principal } => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let format = ExportFormat::parse(format).ok_or("--format: expected jsonl, csv or cef")?;
             let time = |name: &str, text: &Option<String>| match text {
                 None => Ok(None),
@@ -56,9 +58,8 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 ..AuditFilter::default()
             };
             with(settings, async |store| {
-                let mut out = std::io::stdout();
-                export(store, &key, &TenantId::new(tenant.as_str()), &filter, format, true, &mut out)
-                    .await
+                let key = key(store, &document).await?;
+                let key = key.get().await.map_err(text)?;
                     .map_err(|e| e.to_string())
             })?;
             Ok(true)
@@ -70,6 +71,18 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
 /// Needs nothing but the file and the key: no configuration, no store.
 fn check(file: &std::path::Path, keys: &[String], since: Option<&std::path::Path>) -> Result<bool, String> {
     let keys = keys
+/// The key of the document, in a store that was prepared unless the key is a file.
+async fn key(store: &Store, document: &model::Document) -> Result<SigningKey, String> {
+    if document.audit.key_file.is_none() {
+        store.prepare().await.map_err(text)?;
+    }
+    app::signing_key(store, document).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
         .iter()
         .map(|key| key.parse::<PublicKey>().map_err(|e| format!("--key: {e}")))
         .collect::<Result<Vec<_>, _>>()?;

@@ -26,8 +26,8 @@ pub struct Audit {
     /// Fields that are masked before an event is recorded.
     #[schemars(length(max = 16))]
     pub mask: Vec<MaskedField>,
-    /// File with the key that signs checkpoints and exports, mode 0600; made if missing. Default: `audit.key` in
-    /// `data_dir`. Replicas that share a store should share the key.
+    /// File with the key that signs checkpoints and exports, mode 0600; made if missing. Default: the key is in the store,
+    /// encrypted, and the same for all replicas; a file `audit.key` in `data_dir` becomes it if the store has none yet.
     pub key_file: Option<PathBuf>,
     /// How often a signed checkpoint over all chains is written.
     pub checkpoint_every: Period,

@@ -83,7 +83,8 @@ struct Ask {
 /// 15 minutes; one that breaks off has no manifest.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit/export", tag = "audit", params(Path, Ask),
     responses((status = 200, description = "Events, in the order of their chains.", content_type = "application/jsonl", body = String),
-        (status = 409, description = "The audit is off here, so there is no key to sign with.")))]
+        (status = 409, description = "The audit is off here, so there is no key to sign with."),
+        (status = 503, description = "The key to sign with cannot be opened.")))]
 async fn export_audit(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -115,14 +116,19 @@ async fn export_audit(
     let store = api.store()?.clone();
     // What cannot be reached is better said before the first byte.
     store.ping().await?;
+    key.get().await?;
     let (sender, receiver) = mpsc::channel(PIECES);
     let disposition = format!("attachment; filename=\"audit-{tenant}.{name}\"");
     tokio::spawn(async move {
         let mut sink = ToBody(sender.clone());
-        let work = export(&store, &key, &tenant, &filter, format, bodies, &mut sink);
+        let work = async {
+            let key = key.get().await.map_err(|e| e.to_string())?;
+            let done = export(&store, key, &tenant, &filter, format, bodies, &mut sink).await;
+            done.map_err(|e| e.to_string())
+        };
         let failed = match tokio::time::timeout(LONGEST, work).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(error),
             Err(_) => Some("it took too long".to_owned()),
         };
         if let Some(error) = failed {

@@ -43,11 +43,10 @@ use super::problem::Problem;
 use super::state::ControlState;
 use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
-use crate::audit::AuditKey;
 use crate::base::{Role, TenantId};
 use crate::source::Publisher;
 use crate::source::canary::Canaries;
-use crate::store::{Store, Time};
+use crate::store::{SigningKey, Store, Time};
 
 /// What handlers share. Cloning it is a reference count.
 #[derive(Clone)]
@@ -62,7 +61,9 @@ struct Inner {
     audit_is_followed: bool,
     readers: events::Readers,
     exports: audit_export::Exports,
-    audit_key: Option<Arc<AuditKey>>,
+    max_body: usize,
+    large_bodies: Semaphore,
+    audit_key: Option<Arc<SigningKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
     canaries: Option<Canaries>,
@@ -97,7 +98,7 @@ impl Api {
     }
 
     /// What exports of the audit are signed with.
-    fn audit_key(&self) -> Result<&Arc<AuditKey>, Problem> {
+    fn audit_key(&self) -> Result<&Arc<SigningKey>, Problem> {
         let missing = || Problem::conflict("audit_is_off", "the audit is off here: see `audit.enabled`");
         self.0.audit_key.as_ref().ok_or_else(missing)
     }

@@ -48,6 +48,16 @@ impl Replica {
     }
 
     /// With a time that only the test moves.
+    /// Another on the same database that has the same master key, and before that what `prepare` puts into its folder.
+    pub async fn beside(&self, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        let folder = Arc::new(Folder::new());
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::copy(self.data_dir().join("master.key"), data.join("master.key")).unwrap();
+        prepare(&data);
+        Self::start_in(folder, &self.url, self.role, self.more.clone(), &self.clock).await
+    }
+
     pub async fn at(url: &str, clock: &Clock) -> Self {
         Self::start_in(Arc::new(Folder::new()), url, Role::All, [String::new(), String::new()], clock).await
     }

@@ -15,6 +15,7 @@ mod samples;
 mod secrets;
 mod tls;
 
+mod signing_key;
 use std::sync::Arc;
 
 use tollgate::base::{Clock, TenantId};
