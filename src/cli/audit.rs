@@ -35,12 +35,15 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
         }
         AuditCommand::Erase { tenant, principal, reason } => {
             let tenant = TenantId::new(tenant.as_str());
-            let events = with(settings, async |store| {
+            let done = with(settings, async |store| {
                 store.prepare().await.map_err(|e| e.to_string())?;
                 let done = app::audit_erase(store, &tenant, principal, "tollgate audit", reason.as_deref());
                 done.await.map_err(|e| e.to_string())
             })?;
-            println!("{events} events of {principal} erased");
+            println!(
+                "{principal}: {} events and {} samples erased, {} rows of usage made nobody's",
+                done.events, done.samples, done.usage
+            );
             Ok(true)
         }
         AuditCommand::Export { tenant, format, from, to, principal } => {
@@ -60,6 +63,9 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             with(settings, async |store| {
                 let key = key(store, &document).await?;
                 let key = key.get().await.map_err(text)?;
+                let mut out = std::io::stdout();
+                export(store, key, &TenantId::new(tenant.as_str()), &filter, format, true, &mut out)
+                    .await
                     .map_err(|e| e.to_string())
             })?;
             Ok(true)
@@ -68,9 +74,6 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
     }
 }
 
-/// Needs nothing but the file and the key: no configuration, no store.
-fn check(file: &std::path::Path, keys: &[String], since: Option<&std::path::Path>) -> Result<bool, String> {
-    let keys = keys
 /// The key of the document, in a store that was prepared unless the key is a file.
 async fn key(store: &Store, document: &model::Document) -> Result<SigningKey, String> {
     if document.audit.key_file.is_none() {
@@ -83,6 +86,9 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// Needs nothing but the file and the key: no configuration, no store.
+fn check(file: &std::path::Path, keys: &[String], since: Option<&std::path::Path>) -> Result<bool, String> {
+    let keys = keys
         .iter()
         .map(|key| key.parse::<PublicKey>().map_err(|e| format!("--key: {e}")))
         .collect::<Result<Vec<_>, _>>()?;

@@ -5,21 +5,21 @@ use std::collections::HashMap;
 use crate::audit::usage::Usage;
 use crate::audit::{Class, Event, Position, WriterId};
 use crate::base::TenantId;
-use crate::store::{AuditBatch, Store, StoreError};
+use crate::store::{AuditBatch, Erasure, Store, StoreError};
 
 use super::drain::link;
 
-/// Erases, after recording in the tenant's audit that it is done. Returns how many events.
+/// Erases, after recording in the tenant's audit that it is done. Returns what was erased.
 ///
 /// # Errors
-/// The store; what was erased before it failed stays erased, and another call erases the rest.
+/// The store; what was erased before it failed stays erased, and the rest is erased by a running gateway or another call.
 pub async fn erase(
     store: &Store,
     tenant: &TenantId,
     principal: &str,
     author: &str,
     reason: Option<&str>,
-) -> Result<u64, StoreError> {
+) -> Result<Erasure, StoreError> {
     let event = Event {
         action: Some("erase_audit"),
         principal: Some(author),

@@ -51,6 +51,9 @@ impl Upkeep {
                     Ok(()) => seldom = Some(now),
                     Err(error) => tracing::warn!(event = "audit_retention_failed", %error),
                 }
+                self.erase_late(true).await;
+            } else {
+                self.erase_late(false).await;
             }
             while let Ok(1..) = self.store.platform().usage_roll_up().await {}
             if is_due(Some(signed), self.checkpoint_every) {
@@ -62,9 +65,6 @@ impl Upkeep {
         }
     }
 
-    async fn seldom(&self) -> Result<(), StoreError> {
-        let platform = self.store.platform();
-        let now = self.store.now();
     /// Events of principals who were erased before they reached the store.
     async fn erase_late(&self, all: bool) {
         match self.store.platform().erase_late(all).await {
@@ -80,6 +80,9 @@ impl Upkeep {
         Ok(checkpoint_all(&self.store, self.key.get().await?).await?)
     }
 
+    async fn seldom(&self) -> Result<(), StoreError> {
+        let platform = self.store.platform();
+        let now = self.store.now();
         for day in 0..=AHEAD {
             platform.audit_day(now.plus(DAY * day)).await?;
         }
@@ -100,9 +103,6 @@ impl Upkeep {
     }
 }
 
-/// Signs a checkpoint for every tenant whose chains moved since its last one. Returns for how many.
-///
-/// # Errors
 /// Says what is wrong with the signing key, once for as long as it is the same. That the store is away, or was not prepared
 /// yet, others say.
 fn complain(error: &SigningKeyError, last: &mut Option<String>) {
@@ -121,6 +121,9 @@ fn complain(error: &SigningKeyError, last: &mut Option<String>) {
     }
 }
 
+/// Signs a checkpoint for every tenant whose chains moved since its last one. Returns for how many.
+///
+/// # Errors
 /// The store.
 pub async fn checkpoint_all(store: &Store, key: &AuditKey) -> Result<usize, StoreError> {
     let tenants = store.platform().audit_unsigned().await?;

@@ -179,13 +179,18 @@ struct Erasure {
 struct Erased {
     /// How many events.
     events: u64,
+    /// How many samples of requests, those that what-if uses.
+    samples: u64,
+    /// How many rows of usage are nobody's now, by minute, hour and day.
+    usage: u64,
 }
 
 /// Erase what events of a principal say
 ///
 /// Payload and salt of every event that they caused are removed. Numbers, times and commitments stay, so that the log can
-/// still be verified; exports show the events as erased. Events that have not reached the store yet are not found: erase
-/// again after a moment if the principal is still active. Nobody erases their own.
+/// still be verified; exports show the events as erased. Their samples go, and in usage their calls become those of
+/// `[erased]`. Events of before that reach the store later are erased when they do, for 90 days: soon in the first hour, within
+/// an hour later. What the principal does from now on is recorded as before. Nobody erases their own.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Conditional),
     request_body = Erasure,
     responses((status = 200, description = "Erased.", body = Erased),
@@ -203,7 +208,8 @@ async fn erase_audit(
     if *erasure.principal == *actor.id {
         return Err(Problem::forbidden("nobody erases what they did themselves"));
     }
-    let events = api.store()?.platform().audit_erase(&tenant, &erasure.principal).await?;
-    tracing::info!(event = "audit_erased", %tenant, events, author = &*actor.id);
-    Ok(Answer(Erased { events }))
+    let done = api.store()?.platform().audit_erase(&tenant, &erasure.principal).await?;
+    let (events, samples, usage) = (done.events, done.samples, done.usage);
+    tracing::info!(event = "audit_erased", %tenant, events, samples, usage, author = &*actor.id);
+    Ok(Answer(Erased { events, samples, usage }))
 }

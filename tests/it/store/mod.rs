@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod canaries;
+mod erasure;
 mod fleet;
 mod history;
 mod isolation;
