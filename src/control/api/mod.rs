@@ -40,6 +40,7 @@ use super::authn::Authenticator;
 use super::events::{Hub, Topic};
 use super::fleet::Fleet;
 use super::problem::Problem;
+use super::size;
 use super::state::ControlState;
 use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
@@ -82,6 +83,8 @@ impl Api {
             audit_is_followed: config.audit_is_followed,
             readers: events::Readers::default(),
             exports: audit_export::Exports::default(),
+            max_body: config.limits.body,
+            large_bodies: Semaphore::new(size::AT_ONCE),
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
@@ -101,6 +104,16 @@ impl Api {
     fn audit_key(&self) -> Result<&Arc<SigningKey>, Problem> {
         let missing = || Problem::conflict("audit_is_off", "the audit is off here: see `audit.enabled`");
         self.0.audit_key.as_ref().ok_or_else(missing)
+    }
+
+    /// Bytes of a body, unless its operation may have more.
+    pub(super) fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    /// Places for bodies that are larger than that.
+    pub(super) fn large_bodies(&self) -> &Semaphore {
+        &self.0.large_bodies
     }
 
     fn exports(&self) -> &audit_export::Exports {
