@@ -102,7 +102,7 @@ async fn the_log_is_exported_proved_and_erased_on_postgres() {
     let database = Database::fresh();
     let up = Upstream::modern().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     publish(&one.publisher(), &document("s", &up.url()), None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let (admin, data) = (one.process().admin_address(), one.data_dir());
@@ -168,7 +168,7 @@ async fn no_admin_token_is_made_where_the_document_has_one() {
 async fn a_replaced_admin_token_opens_nothing_on_any_replica() {
     let database = Database::fresh();
     let one = Replica::start(&database.url()).await;
-    let old = token(one.data_dir(), one.process().admin_address()).await;
+    let old = one.admin_token().await;
     let two = Replica::start(&database.url()).await;
     let (here, there) = (one.process().admin_address(), two.process().admin_address());
     eventually("both know it", async || (get(there, &old, "/api/v1/me").await.status() == 200).then_some(()))
