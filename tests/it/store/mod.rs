@@ -6,6 +6,7 @@ mod canaries;
 mod erasure;
 mod fleet;
 mod history;
+mod identity;
 mod isolation;
 mod kill;
 mod migrations;
@@ -14,9 +15,9 @@ mod plans_history;
 mod revisions;
 mod samples;
 mod secrets;
+mod signing_key;
 mod tls;
 
-mod signing_key;
 use std::sync::Arc;
 
 use tollgate::base::{Clock, TenantId};
