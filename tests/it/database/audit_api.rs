@@ -9,7 +9,7 @@ use tollgate::store::{SigningKey, StoreSettings};
 
 use super::events::{request, token};
 use super::{Replica, document, publish};
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, Durability, Postgres};
 use crate::support::{Caller, Client, Gateway, Response, Upstream, eventually};
 
 const AUDIT: &str = "/api/v1/tenants/default/audit";
@@ -146,6 +146,30 @@ async fn the_log_is_exported_proved_and_erased_on_sqlite() {
     let token = token(gateway.data_dir(), gateway.admin).await;
     let settings = StoreSettings::embedded(&gateway.data_dir());
     exported_proved_and_erased(gateway.admin, settings, &token, gateway.caller()).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_with_the_database_away_signs_when_it_is_back() {
+    let server = std::sync::Arc::new(Postgres::start(Durability::Full));
+    let database = server.database();
+    let up = Upstream::modern().await;
+    let one = Replica::start(&database.url()).await;
+    publish(&one.publisher(), &document("s", &up.url()), None).await.unwrap();
+    eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
+    let key = key_of(StoreSettings::at(&database.url(), &one.data_dir())).await;
+    server.kill();
+    let one = one.restart().await;
+    let caller = one.caller("s");
+    assert_eq!(caller.ask(&caller.tool("meanwhile")).await.status(), 200, "it serves");
+    let (admin, export) = (one.process().admin_address(), format!("{AUDIT}/export"));
+    assert_eq!(get(admin, "an-operators-token", &export).await.status(), 503);
+    server.restart();
+    let signed = eventually("it signs", async || {
+        let signed = get(admin, "an-operators-token", &export).await;
+        (signed.status() == 200 && signed.text().contains("meanwhile")).then_some(signed)
+    })
+    .await;
+    proved(&signed.body, key);
 }
 
 #[tokio::test]
