@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `event` | the record and its binary form |
 //! | `auditor` | what the planes hold |
-//! | `spool`, `segment`, `settings`, `leftover` | the files, and those of earlier runs |
+//! | `spool`, `segment`, `group`, `settings`, `leftover` | the files, and those of earlier runs |
 //! | `payload` | canonical JSON |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
@@ -28,6 +28,7 @@ mod auditor;
 mod chain;
 mod event;
 mod export;
+mod group;
 mod key;
 mod latency;
 mod leftover;
