@@ -44,6 +44,7 @@ mod tenants;
 mod time;
 mod tx;
 mod usage;
+mod usage_roll;
 mod usage_summary;
 
 use std::sync::Arc;

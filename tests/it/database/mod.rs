@@ -5,6 +5,7 @@ mod canary;
 mod documents;
 pub mod events;
 mod health;
+mod hostile;
 mod identities;
 mod outage;
 mod planes;

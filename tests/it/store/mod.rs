@@ -14,6 +14,7 @@ mod revisions;
 mod samples;
 mod secrets;
 mod tls;
+mod usage;
 
 use std::sync::Arc;
 
