@@ -10,9 +10,11 @@ mod kill;
 mod migrations;
 mod plans;
 mod plans_history;
+mod races;
 mod revisions;
 mod samples;
 mod secrets;
+mod silence;
 mod tls;
 mod usage;
 
