@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::audit::{
-    AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, Mask, OnFull, Position, Range,
-    Settings, Spool, Stored, WriterId, render, verify,
+    AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, MAX_BODY, Mask, OnFull, Position,
+    Range, Settings, Spool, Stored, WriterId, render, verify,
 };
 
 /// Events of the verification.
@@ -51,7 +51,7 @@ fn record(c: &mut Criterion) {
         on_full: OnFull::Refuse,
     };
     let spool = Spool::open(settings, WriterId::fresh(), 0).expect("a spool");
-    let auditor = Auditor::new(spool.clone(), Mask::default());
+    let auditor = Auditor::new(spool.clone(), Mask::default(), MAX_BODY);
     let mut at = Position::default();
     let mut n = 0u32;
     c.bench_function("audit/record", |b| {

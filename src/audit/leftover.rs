@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::segment::{Position, Segment, WriterId, parse_name};
+use super::spool::Most;
 use crate::base::mapped::{HEADER, Next, Reading};
 
 /// The segments of a writer that is gone, locked until dropped.
@@ -105,24 +106,24 @@ impl Leftover {
         self.segments.iter().map(|s| s.map.size()).sum()
     }
 
-    /// Reads up to `max` records from `from` on, in order: each with its position and its salt. Returns where to go on, and
+    /// Reads up to `max` from `from` on, in order: each record with its position and its salt. Returns where to go on, and
     /// whether that is the end. `torn` grows by the records that were never committed.
     pub fn read(
         &self,
         from: Position,
-        max: usize,
+        max: impl Into<Most>,
         torn: &mut u64,
         mut each: impl FnMut(Position, [u8; 16], &[u8]),
     ) -> (Position, bool) {
         let mut at = from;
-        let mut left = max;
+        let mut left = max.into();
         for segment in self.segments.iter().filter(|s| s.number >= from.segment) {
             if segment.number > at.segment {
                 lost(self.writer, at, segment.number);
                 at = Position { segment: segment.number, offset: 0 };
             }
             loop {
-                if left == 0 {
+                if left.records == 0 {
                     return (at, false);
                 }
                 match segment.next(at.offset, Reading::Dead) {
@@ -130,7 +131,7 @@ impl Leftover {
                         *torn += lost;
                         each(Position { offset: place, ..at }, segment.salt(place), payload);
                         at.offset = next;
-                        left -= 1;
+                        left = left.after(payload);
                     }
                     Next::End { torn: lost } => {
                         *torn += lost;

@@ -20,6 +20,7 @@
 //! | `auditor` | what the planes hold |
 //! | `spool`, `segment`, `group`, `settings`, `leftover` | the files, and those of earlier runs |
 //! | `payload` | canonical JSON |
+//! | `redact` | bodies without what is not to be recorded |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
 //! | `usage` | counts and latency sketches by minute |
@@ -33,6 +34,7 @@ mod key;
 mod latency;
 mod leftover;
 mod payload;
+mod redact;
 mod segment;
 mod settings;
 mod spool;
@@ -48,10 +50,11 @@ pub use export::{Exporter, Range, Stored};
 pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
 pub use leftover::{Leftover, leftovers, size_of};
-pub use payload::render;
+pub use payload::{BODIES, render, without_bodies};
+pub use redact::{redact, whole_characters};
 pub use segment::{Position, WriterId};
 pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
-pub use spool::{Credit, Spool};
+pub use spool::{Credit, Most, Spool};
 pub use statement::{
     ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
 };

@@ -2,11 +2,31 @@
 //!
 //! Canonical because it is made in one way only: fields in the order of [`Event`], absent ones left out, no space between
 //! tokens. Nothing ever parses it to write it again; the store and exports keep the bytes.
+//!
+//! Bodies come last, so that an event without them is a beginning of the event: see [`without_bodies`], and the same in
+//! SQL in `store::audit_read`.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use super::event::Event;
 use super::hex;
+
+/// Fields of an event that only auditors read.
+pub const BODIES: [&str; 2] = ["request_body", "response_body"];
+
+/// A payload without its bodies. Inside of a text a quotation mark has a backslash before it, so that what is looked for
+/// is found only where a field begins.
+pub fn without_bodies(payload: &str) -> Cow<'_, str> {
+    let first = BODIES.iter().filter_map(|name| {
+        ["{", ","].iter().find_map(|before| payload.find(&format!("{before}\"{name}\":\"")))
+    });
+    match first.min() {
+        None => Cow::Borrowed(payload),
+        Some(0) => Cow::Borrowed("{}"),
+        Some(at) => Cow::Owned(format!("{}}}", &payload[..at])),
+    }
+}
 
 /// Appends the event as one JSON object. Tenant, class and time are not in it: they belong to the link.
 pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
@@ -40,7 +60,13 @@ pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
         key(out, begin, "trace_id");
         let _ = write!(out, "\"{}\"", hex(&id));
     }
-    for (name, body) in [("request_body", event.request_body), ("response_body", event.response_body)] {
+    for (name, cut) in [("request_cut", event.request_cut), ("response_cut", event.response_cut)] {
+        if let Some(cut) = cut {
+            key(out, begin, name);
+            let _ = write!(out, "{cut}");
+        }
+    }
+    for (name, body) in BODIES.into_iter().zip([event.request_body, event.response_body]) {
         if let Some(body) = body {
             key(out, begin, name);
             string(out, &String::from_utf8_lossy(body));
@@ -104,5 +130,27 @@ mod tests {
         let mut empty = Vec::new();
         render(&Event::new(5, "t", Class::Data), &mut empty);
         assert_eq!(empty, b"{}");
+    }
+
+    #[test]
+    fn bodies_come_last_and_are_cut_off_whatever_texts_say() {
+        let tricky = r#"x,"request_body":"y{"response_body":"#;
+        let plain = Event { name: Some(tricky), request_cut: Some(3), ..Event::new(5, "t", Class::Data) };
+        let secret: &[u8] = br#"{"a":"s3cret","response_body":"s3cret"}"#;
+        let text = |event: &Event<'_>| {
+            let mut out = Vec::new();
+            render(event, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let without = text(&plain);
+        for (request, response) in [(Some(secret), Some(secret)), (None, Some(secret)), (Some(secret), None)]
+        {
+            let whole = text(&Event { request_body: request, response_body: response, ..plain });
+            assert!(whole.contains("s3cret"));
+            assert_eq!(without_bodies(&whole), without);
+        }
+        assert_eq!(without_bodies(&without), without);
+        let only = text(&Event { request_body: Some(secret), ..Event::new(5, "t", Class::Data) });
+        assert_eq!(without_bodies(&only), "{}");
     }
 }

@@ -32,6 +32,8 @@ use crate::base::mapped::{Next, Reading, footprint};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What one request without bodies may need.
 const REQUEST: i64 = footprint(MAX_PLAIN) as i64;
+/// What the lengths of two bodies take in a record.
+const BODY_LENGTHS: usize = 8;
 /// What the longest record needs; a segment cannot promise its last bytes.
 const LONGEST: u64 = footprint(MAX_ENCODED);
 
@@ -45,6 +47,32 @@ pub struct Credit {
 impl Drop for Credit {
     fn drop(&mut self) {
         self.spool.credit.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// How much is read at once, at most; one record is read however long it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Records.
+    pub records: usize,
+    /// Bytes of them.
+    pub bytes: usize,
+}
+
+impl From<usize> for Most {
+    /// So many records of any length.
+    fn from(records: usize) -> Self {
+        Self { records, bytes: usize::MAX }
+    }
+}
+
+impl Most {
+    /// What is left after a record; nothing if it was the last one.
+    pub(crate) fn after(self, record: &[u8]) -> Self {
+        match self.bytes.saturating_sub(record.len()) {
+            0 => Self { records: 0, bytes: 0 },
+            bytes => Self { records: self.records - 1, bytes },
+        }
     }
 }
 
@@ -153,6 +181,23 @@ impl Spool {
         self.0.0.settings.durability
     }
 
+    /// Enlarges a promise, or makes one, to an event with so many bytes of bodies.
+    ///
+    /// # Errors
+    /// There is no room; what was promised before still is.
+    pub fn extend(&self, credit: &mut Option<Credit>, bodies: usize) -> Result<(), Full> {
+        let wanted = footprint(MAX_PLAIN + bodies + BODY_LENGTHS) as i64;
+        let have = credit.as_ref().map_or(0, |credit| credit.bytes);
+        if wanted > have {
+            let mut more = self.0.0.take(wanted - have)?;
+            match credit {
+                Some(credit) => credit.bytes += more.take_bytes(),
+                None => *credit = Some(more),
+            }
+        }
+        Ok(())
+    }
+
     /// Promises room for one record without bodies.
     ///
     /// # Errors
@@ -166,15 +211,36 @@ impl Spool {
     /// # Errors
     /// There is no room.
     pub async fn admit_soon(&self, patience: Duration) -> Result<Credit, Full> {
+        self.soon(patience, || self.admit()).await
+    }
+
+    /// The same for [`Self::extend`].
+    ///
+    /// # Errors
+    /// There is no room; what was promised before still is.
+    pub async fn extend_soon(
+        &self,
+        credit: &mut Option<Credit>,
+        bodies: usize,
+        patience: Duration,
+    ) -> Result<(), Full> {
+        self.soon(patience, || self.extend(credit, bodies)).await
+    }
+
+    async fn soon<T>(
+        &self,
+        patience: Duration,
+        mut take: impl FnMut() -> Result<T, Full>,
+    ) -> Result<T, Full> {
         let shared = &self.0.0;
         let until = tokio::time::Instant::now() + patience;
         loop {
             let room = shared.room.notified();
-            if let Ok(credit) = self.admit() {
-                return Ok(credit);
+            if let Ok(taken) = take() {
+                return Ok(taken);
             }
             if shared.failing.load(Ordering::Relaxed) || tokio::time::timeout_at(until, room).await.is_err() {
-                return self.admit();
+                return take();
             }
         }
     }
@@ -215,20 +281,20 @@ impl Spool {
         shared.group.wait(position.segment).await
     }
 
-    /// Reads up to `max` records from `from` on, in order: each with its position and its salt. Returns where to go on.
+    /// Reads up to `max` from `from` on, in order: each record with its position and its salt. Returns where to go on.
     ///
     /// Where `from` lies in a file that is gone, it goes on with the first that there is, and says so: the store was
     /// restored, or failed over to a server that had not heard of the last transactions.
     pub fn read(
         &self,
         from: Position,
-        max: usize,
+        max: impl Into<Most>,
         mut each: impl FnMut(Position, [u8; 16], &[u8]),
     ) -> Position {
         let mut at = from;
-        let mut left = max;
+        let mut left = max.into();
         let mut open: Option<Arc<Segment>> = None;
-        while left > 0 {
+        while left.records > 0 {
             if open.as_ref().is_none_or(|s| s.number != at.segment) {
                 open = self.0.0.files.lock().all.range(at.segment..).next().map(|(_, s)| s.clone());
             }
@@ -241,7 +307,7 @@ impl Spool {
                 Next::Record { payload, at: place, next, .. } => {
                     each(Position { offset: place, ..at }, segment.salt(place), payload);
                     at.offset = next;
-                    left -= 1;
+                    left = left.after(payload);
                 }
                 Next::Pending => break,
                 Next::End { .. } => at = Position { segment: at.segment + 1, offset: 0 },

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::super::event::MAX_BODY;
 use super::super::leftover::leftovers;
 use super::*;
 
@@ -257,4 +258,74 @@ async fn strict_waits_for_the_disk_together() {
         task.await.unwrap();
     }
     assert_eq!(spool.0.0.group.served(), (200, 0));
+}
+
+#[test]
+fn a_promise_grows_with_the_bodies_or_stays_what_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    eventually("three segments", || spool.0.0.credit.load(Ordering::Relaxed) >= 2 * promised(SEGMENT));
+    let before = spool.0.0.credit.load(Ordering::Relaxed);
+    let mut credit = Some(spool.admit().unwrap());
+    spool.extend(&mut credit, 1000).unwrap();
+    let held = before - spool.0.0.credit.load(Ordering::Relaxed);
+    assert!(held >= REQUEST + 1000, "{held}");
+    spool.extend(&mut credit, 500).unwrap();
+    assert_eq!(before - spool.0.0.credit.load(Ordering::Relaxed), held, "it has that much");
+    assert!(spool.extend(&mut credit, 1 << 30).is_err());
+    assert_eq!(before - spool.0.0.credit.load(Ordering::Relaxed), held, "still promised, and nothing more");
+    let mut none = None;
+    spool.extend(&mut none, 1000).unwrap();
+    drop((credit, none));
+    assert_eq!(spool.0.0.credit.load(Ordering::Relaxed), before);
+}
+
+/// The promise holds for events with bodies, too: none that has its room fails, and no segment is overrun.
+#[test]
+fn long_records_that_were_promised_find_room_beside_short_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let threads: Vec<_> = (0..4u64)
+        .map(|t| {
+            let spool = spool.clone();
+            std::thread::spawn(move || {
+                let (mut seed, mut written, mut refused) = (t * 7919 + 1, 0, 0);
+                while refused < 100 {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let bodies = if seed >> 40 & 3 == 0 { (seed >> 33) as usize % (2 * MAX_BODY) } else { 0 };
+                    let mut credit = spool.admit().ok();
+                    if credit.is_none() || spool.extend(&mut credit, bodies).is_err() {
+                        refused += 1;
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    spool.append(&vec![7; MAX_PLAIN + bodies], credit).expect("credit is a promise");
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    let written: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+    assert!(written > 20 && spool.size() <= 4 * SEGMENT, "{written} {}", spool.size());
+    assert_eq!(read_all(&spool, Position::default()).0.len(), written);
+}
+
+#[test]
+fn what_is_read_at_once_is_bounded_in_bytes_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for length in [10, 5000, 20, 30, 9000, 40] {
+        spool.append(&vec![1; length], None).unwrap();
+    }
+    let (mut at, mut pages) = (Position::default(), Vec::new());
+    loop {
+        let mut page = Vec::new();
+        at = spool.read(at, Most { records: 3, bytes: 5000 }, |_, _, record| page.push(record.len()));
+        if page.is_empty() {
+            break;
+        }
+        pages.push(page);
+    }
+    assert_eq!(pages, [vec![10, 5000], vec![20, 30, 9000], vec![40]]);
 }

@@ -40,9 +40,12 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             println!("{events} events of {principal} erased");
             Ok(true)
         }
-        AuditCommand::Export { tenant, format, from, to, principal } => {
+        AuditCommand::Export { tenant, format, from, to, principal, bodies, reason } => {
             let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let format = ExportFormat::parse(format).ok_or("--format: expected jsonl, csv or cef")?;
+            if *bodies && format != ExportFormat::JsonLines {
+                return Err("--bodies: only JSON lines have bodies".to_owned());
+            }
             let time = |name: &str, text: &Option<String>| match text {
                 None => Ok(None),
                 Some(text) => Time::parse(text)
@@ -56,8 +59,15 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 ..AuditFilter::default()
             };
             with(settings, async |store| {
+                let tenant = TenantId::new(tenant.as_str());
+                if *bodies {
+                    store.prepare().await.map_err(|e| e.to_string())?;
+                    app::audit_bodies_exported(store, &tenant, "tollgate audit", reason.as_deref())
+                        .await
+                        .map_err(|e| e.to_string())?;
+                }
                 let mut out = std::io::stdout();
-                export(store, &key, &TenantId::new(tenant.as_str()), &filter, format, true, &mut out)
+                export(store, &key, &tenant, &filter, format, *bodies, &mut out)
                     .await
                     .map_err(|e| e.to_string())
             })?;

@@ -14,11 +14,13 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::usage::Usage;
-use crate::audit::{self, Auditor, Chain, ChainId, Class, Event, Leftover, Position, Spool, WriterId};
+use crate::audit::{
+    self, Auditor, Chain, ChainId, Class, Event, Leftover, Most, Position, Spool, WriterId, without_bodies,
+};
 use crate::store::{AuditBatch, AuditKeys, NewEvent, Store, StoreError, Time};
 
-/// Events of one transaction.
-const BATCH: usize = 1000;
+/// Events of one transaction, and bytes of them in the spool: with bodies, each may have 128 KiB.
+const BATCH: Most = Most { records: 1000, bytes: 4 << 20 };
 /// How long the drainer waits for company before it writes less than a batch.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts while the store is away: doubled each time up to the second one.
@@ -44,7 +46,7 @@ pub struct Drained {
     pub sequence: u64,
     /// When.
     pub time: Time,
-    /// The canonical JSON.
+    /// The canonical JSON, without bodies.
     pub payload: String,
 }
 
@@ -104,6 +106,14 @@ impl Source<'_> {
     }
 }
 
+/// What has been written at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    events: usize,
+    /// There may be more.
+    whole: bool,
+}
+
 /// Where a writer's draining is.
 struct Cursor {
     at: Position,
@@ -139,7 +149,7 @@ impl Drainer {
             let last = stop.is_cancelled();
             let step = self.step(&live, &mut cursor);
             let done = if last {
-                tokio::time::timeout(LAST, step).await.unwrap_or(Ok(0))
+                tokio::time::timeout(LAST, step).await.unwrap_or(Ok(Batch::default()))
             } else {
                 tokio::select! {
                     done = step => done,
@@ -148,16 +158,16 @@ impl Drainer {
                 }
             };
             match done {
-                Ok(n) => {
+                Ok(Batch { events, whole }) => {
                     wait = RETRY.0;
-                    self.drained.fetch_add(n as u64, Ordering::Relaxed);
+                    self.drained.fetch_add(events as u64, Ordering::Relaxed);
                     if let Some(cursor) = &cursor {
                         spool.release(cursor.at);
                     }
-                    if last && n == 0 {
+                    if last && events == 0 {
                         return;
                     }
-                    if n < BATCH && !last {
+                    if !whole && !last {
                         tokio::select! {
                             () = tokio::time::sleep(PAUSE) => {}
                             () = stop.cancelled() => {}
@@ -202,8 +212,8 @@ impl Drainer {
             let mut events = 0;
             loop {
                 match self.step(&Source::Left(&left), &mut cursor).await {
-                    Ok(0) => break,
-                    Ok(n) => events += n,
+                    Ok(Batch { events: 0, .. }) => break,
+                    Ok(batch) => events += batch.events,
                     Err(error) => {
                         complain(&error, RETRY.0);
                         return false;
@@ -221,8 +231,8 @@ impl Drainer {
         true
     }
 
-    /// Writes one batch; returns how many events it had.
-    async fn step(&self, source: &Source<'_>, cursor: &mut Option<Cursor>) -> Result<usize, StoreError> {
+    /// Writes one batch.
+    async fn step(&self, source: &Source<'_>, cursor: &mut Option<Cursor>) -> Result<Batch, StoreError> {
         let writer = source.writer();
         let now = match cursor {
             Some(cursor) => cursor,
@@ -238,17 +248,22 @@ impl Drainer {
             metrics: Vec::new(),
         };
         let mut usage = Usage::default();
-        let mut unreadable = 0;
+        let (mut unreadable, mut left) = (0, BATCH);
         let mut moved: HashMap<ChainId, Chain> = HashMap::new();
-        batch.to = source.read(now.at, |salt, record| match Event::decode(record) {
-            Ok(event) => batch.events.push(link(&event, salt, writer, &now.chains, &mut moved, &mut usage)),
-            Err(error) => {
-                tracing::error!(event = "audit_record_unreadable", %writer, %error);
-                unreadable += 1;
+        batch.to = source.read(now.at, |salt, record| {
+            left = left.after(record);
+            match Event::decode(record) {
+                Ok(event) => {
+                    batch.events.push(link(&event, salt, writer, &now.chains, &mut moved, &mut usage))
+                }
+                Err(error) => {
+                    tracing::error!(event = "audit_record_unreadable", %writer, %error);
+                    unreadable += 1;
+                }
             }
         });
         if batch.events.is_empty() && unreadable == 0 {
-            return Ok(0);
+            return Ok(Batch::default());
         }
         for day in batch.events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
             if !now.days.contains(&day) {
@@ -262,15 +277,16 @@ impl Drainer {
         self.store.platform().audit_write(&batch).await?;
         now.at = batch.to;
         now.chains.extend(moved);
-        let count = batch.events.len() + unreadable;
+        let done = Batch { events: batch.events.len() + unreadable, whole: left.records == 0 };
         if self.tail.0.receiver_count() > 0 {
             for event in batch.events {
                 let NewEvent { tenant, class, sequence, time, payload, .. } = event;
+                let payload = without_bodies(&payload).into_owned();
                 let _ =
                     self.tail.0.send(Arc::new(Drained { tenant, class, writer, sequence, time, payload }));
             }
         }
-        Ok(count)
+        Ok(done)
     }
 
     async fn load(&self, writer: WriterId) -> Result<Cursor, StoreError> {

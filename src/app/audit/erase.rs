@@ -1,4 +1,5 @@
-//! Erasing what events of a principal say, by somebody who works on the store itself.
+//! What somebody who works on the store itself does to a log, and that it is recorded in it: erasing what events of a
+//! principal say, and taking recorded bodies away.
 
 use std::collections::HashMap;
 
@@ -20,20 +21,39 @@ pub async fn erase(
     author: &str,
     reason: Option<&str>,
 ) -> Result<u64, StoreError> {
-    let event = Event {
-        action: Some("erase_audit"),
+    record(store, tenant, "erase_audit", author, reason).await?;
+    store.platform().audit_erase(tenant, principal).await
+}
+
+/// Records in the tenant's audit that recorded bodies are about to be exported.
+///
+/// # Errors
+/// The store.
+pub async fn bodies_exported(
+    store: &Store,
+    tenant: &TenantId,
+    author: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    record(store, tenant, "read_audit_bodies", author, reason).await
+}
+
+/// Writes one event, as a writer that writes nothing else.
+async fn record(
+    store: &Store,
+    tenant: &TenantId,
+    action: &str,
+    author: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let event = &Event {
+        action: Some(action),
         principal: Some(author),
         decision: Some("allow"),
         outcome: Some("ok"),
         reason,
         ..Event::new(u64::try_from(store.now().micros()).unwrap_or(0), tenant.as_str(), Class::Control)
     };
-    record(store, &event).await?;
-    store.platform().audit_erase(tenant, principal).await
-}
-
-/// Writes one event, as a writer that writes nothing else.
-async fn record(store: &Store, event: &Event<'_>) -> Result<(), StoreError> {
     let writer = WriterId::fresh();
     let (mut moved, mut usage) = (HashMap::new(), Usage::default());
     let new = link(event, rand::random(), writer, &HashMap::new(), &mut moved, &mut usage);

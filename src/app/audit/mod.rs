@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use drain::{Drained, Tail};
-pub use erase::erase;
+pub use erase::{bodies_exported, erase};
 pub use upkeep::{checkpoint, checkpoint_all};
 
 use crate::app::StartError;
@@ -60,7 +60,8 @@ pub(super) fn open(model: &model::Document) -> Result<Auditor, StartError> {
         },
     };
     let spool = Spool::open(settings, writer, taken)?;
-    Ok(Auditor::new(spool, mask(&config.mask)))
+    let max_body = usize::try_from(config.max_body.bytes()).unwrap_or(usize::MAX);
+    Ok(Auditor::new(spool, mask(&config.mask), max_body))
 }
 
 fn make_dir(dir: &Path) -> Result<(), StartError> {
@@ -80,6 +81,8 @@ fn mask(fields: &[MaskedField]) -> Mask {
         principal: has(MaskedField::Principal),
         session: has(MaskedField::Session),
         target: has(MaskedField::Target),
+        request_body: has(MaskedField::RequestBody),
+        response_body: has(MaskedField::ResponseBody),
     }
 }
 

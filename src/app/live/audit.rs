@@ -9,14 +9,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::audit::BODIES;
 use crate::base::TenantId;
 use crate::control::events::{Hub, Topic};
 use crate::store::{AuditEvent, AuditNotice, AuditRange, Channel, Notification, Page, Store, StoreError};
 
 /// Events that are read in a second, at most.
 const PER_SECOND: u32 = 2_000;
-/// Fields of an event that are not shown here: who may read them asks the log.
-const BODIES: [&str; 2] = ["request_body", "response_body"];
 
 /// Follows until dropped.
 pub(super) async fn follow(store: Store, hub: Arc<Hub>) {
@@ -91,6 +90,7 @@ async fn read(
     tx.audit_range(&range.chain, range.after, Page::of(some)).await
 }
 
+/// Bodies are not read for this: who may see them asks the log.
 fn shown(event: &AuditEvent) -> Value {
     let mut payload: Option<Value> =
         event.payload.as_deref().and_then(|text| serde_json::from_str(text).ok());
@@ -103,5 +103,6 @@ fn shown(event: &AuditEvent) -> Value {
         "writer": event.writer().to_string(),
         "sequence": event.sequence(),
         "event": payload,
+        "bodies": event.bodies(),
     })
 }

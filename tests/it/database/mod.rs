@@ -1,6 +1,7 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
 mod audit_api;
+mod bodies;
 mod canary;
 mod documents;
 pub mod events;

@@ -114,8 +114,9 @@ async fn each_hour_that_changed_is_made_once(fixture: Fixture) {
             }
         })
     };
-    let round = fixture.store.platform().usage_roll_up();
-    let made = tokio::time::timeout(Duration::from_secs(60), round).await.expect("it ends").unwrap();
+    let platform = fixture.store.platform();
+    let round = tokio::time::timeout(Duration::from_secs(60), platform.usage_roll_up());
+    let made = round.await.expect("it ends").unwrap();
     assert_eq!(made, 150);
     busy.abort();
 }
