@@ -39,7 +39,9 @@ mod signals;
 mod state;
 mod tasks;
 
-pub use audit::{Drained, Tail, checkpoint, checkpoint_all, erase as audit_erase, signing_key};
+pub use audit::{
+    bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all, erase as audit_erase, signing_key,
+};
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
 pub use housekeeping::upkeep;

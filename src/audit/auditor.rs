@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::event::Event;
+use super::event::{Event, MAX_BODY};
 use super::segment::Position;
 use super::settings::{Durability, Full, OnFull};
 use super::spool::{Credit, Spool};
@@ -29,6 +29,10 @@ pub struct Mask {
     pub session: bool,
     /// The target's address.
     pub target: bool,
+    /// Bodies of requests.
+    pub request_body: bool,
+    /// Bodies of responses.
+    pub response_body: bool,
 }
 
 /// What stands in place of a masked text.
@@ -48,6 +52,12 @@ impl Mask {
         hide(self.target, &mut event.target);
         if self.session {
             event.session = None;
+        }
+        if self.request_body {
+            (event.request_body, event.request_cut) = (None, None);
+        }
+        if self.response_body {
+            (event.response_body, event.response_cut) = (None, None);
         }
         if self.client_ip {
             event.client_ip = event.client_ip.map(network);
@@ -76,6 +86,7 @@ struct Inner {
     spool: Spool,
     counts: Counts,
     mask: Mask,
+    max_body: usize,
 }
 
 /// What has become of events since the start.
@@ -129,9 +140,10 @@ thread_local! {
 }
 
 impl Auditor {
-    /// Records into `spool`.
-    pub fn new(spool: Spool, mask: Mask) -> Self {
-        Self(Some(Arc::new(Inner { spool, counts: Counts::default(), mask })))
+    /// Records into `spool`; of each body `max_body` bytes at most.
+    pub fn new(spool: Spool, mask: Mask, max_body: usize) -> Self {
+        let max_body = max_body.min(MAX_BODY);
+        Self(Some(Arc::new(Inner { spool, counts: Counts::default(), mask, max_body })))
     }
 
     /// Records nothing.
@@ -181,6 +193,44 @@ impl Auditor {
         }
     }
 
+    /// Most bytes that are recorded of a request's body and of a response's, whatever a policy says.
+    pub fn most_of_bodies(&self) -> (usize, usize) {
+        let Some(inner) = &self.0 else { return (0, 0) };
+        let most = |masked: bool| if masked { 0 } else { inner.max_body };
+        (most(inner.mask.request_body), most(inner.mask.response_body))
+    }
+
+    /// Promises room for so many bytes of bodies as well, if there is some now.
+    ///
+    /// # Errors
+    /// There is none; what was promised before still is.
+    pub fn try_admit_bodies(&self, credit: &mut Option<Credit>, bytes: usize) -> Result<(), Full> {
+        match &self.0 {
+            Some(inner) => inner.spool.extend(credit, bytes),
+            None => Err(Full),
+        }
+    }
+
+    /// The same, and waits a moment for it unless events may be lost. `false`: bodies are lost.
+    ///
+    /// # Errors
+    /// There is no room, and requests are to be refused then.
+    pub async fn admit_bodies(&self, credit: &mut Option<Credit>, bytes: usize) -> Result<bool, Full> {
+        let Some(inner) = &self.0 else { return Ok(false) };
+        if inner.spool.extend(credit, bytes).is_ok() {
+            return Ok(true);
+        }
+        if inner.spool.on_full() == OnFull::Drop {
+            return Ok(false);
+        }
+        // Boxed: rare, and the future of every request would have the room for it.
+        let waited = Box::pin(inner.spool.extend_soon(credit, bytes, PATIENCE)).await;
+        if waited.is_err() {
+            inner.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        waited.map(|()| true)
+    }
+
     /// Records an event. Never waits: a copy into memory that outlives the process.
     ///
     /// # Errors
@@ -226,15 +276,27 @@ mod tests {
             on_full: OnFull::Refuse,
         };
         let spool = Spool::open(settings, WriterId::fresh(), 0).unwrap();
-        let mask =
-            Mask { client_ip: true, reason: true, name: true, principal: true, session: true, target: true };
-        let auditor = Auditor::new(spool.clone(), mask);
+        let mask = Mask {
+            client_ip: true,
+            reason: true,
+            name: true,
+            principal: true,
+            session: true,
+            target: true,
+            request_body: true,
+            response_body: true,
+        };
+        let auditor = Auditor::new(spool.clone(), mask, MAX_BODY);
+        assert_eq!(auditor.most_of_bodies(), (0, 0));
         let event = Event {
             principal: Some("ann@example.com"),
             name: Some("secret_tool"),
             reason: Some("because"),
             target: Some("10.0.0.7"),
             session: Some(77),
+            request_body: Some(b"ann's secret"),
+            response_body: Some(b"ann's secret"),
+            request_cut: Some(5),
             route: Some("weather"),
             client_ip: Some("203.0.113.77".parse().unwrap()),
             ..Event::new(1, "acme", Class::Data)
@@ -248,6 +310,7 @@ mod tests {
                 (Some(MASKED), Some(MASKED), Some(MASKED), Some(MASKED))
             );
             assert_eq!((event.session, event.route), (None, Some("weather")));
+            assert_eq!((event.request_body, event.response_body, event.request_cut), (None, None, None));
             assert_eq!(event.client_ip, Some("203.0.113.0".parse().unwrap()));
             assert!(!record.windows(3).any(|w| w == b"ann"));
             seen += 1;

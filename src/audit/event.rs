@@ -15,7 +15,11 @@ pub const MAX_LONG: usize = 1024;
 /// Most bytes of one body that is kept.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// First byte of every encoded event; another one means another version of the program wrote it.
+/// What stands in place of NUL in a text, which PostgreSQL takes in none: the character that ASCII has for this.
+const SUBSTITUTE: u8 = 0x1a;
+
+/// First byte of every encoded event; another one means that a version of the program wrote it which this one cannot read.
+/// A field that is added gets a bit behind all others and is encoded last: records of earlier versions stay readable.
 const FORMAT: u8 = 1;
 
 /// Which plane an event is from. Each has a hash chain and a retention of its own.
@@ -66,10 +70,14 @@ macro_rules! event {
             pub request_id: Option<[u8; 16]>,
             /// The trace it belongs to.
             pub trace_id: Option<[u8; 16]>,
-            /// The request's body, if a route says that it is to be kept.
+            /// The beginning of the request's body, if a policy says that it is to be kept.
             pub request_body: Option<&'a [u8]>,
-            /// The response's body, if a route says that it is to be kept.
+            /// The beginning of the response's body, if a policy says that it is to be kept.
             pub response_body: Option<&'a [u8]>,
+            /// How many bytes of the request's body are missing in what was to be kept of it; absent if none.
+            pub request_cut: Option<u64>,
+            /// How many bytes of the response's body are missing in what was to be kept of it; absent if none.
+            pub response_cut: Option<u64>,
         }
 
         impl<'a> Event<'a> {
@@ -79,7 +87,7 @@ macro_rules! event {
                     time_us, tenant, class,
                     $($text: None,)* $($number: None,)*
                     rpc_code: None, client_ip: None, request_id: None, trace_id: None,
-                    request_body: None, response_body: None,
+                    request_body: None, response_body: None, request_cut: None, response_cut: None,
                 }
             }
 
@@ -182,10 +190,12 @@ const REQUEST_ID: usize = CLIENT_IP + 1;
 const TRACE_ID: usize = REQUEST_ID + 1;
 const REQUEST_BODY: usize = TRACE_ID + 1;
 const RESPONSE_BODY: usize = REQUEST_BODY + 1;
+const REQUEST_CUT: usize = RESPONSE_BODY + 1;
+const RESPONSE_CUT: usize = REQUEST_CUT + 1;
 
 /// Most bytes of an encoded event without bodies whose texts are all as long as they may be.
 pub const MAX_PLAIN: usize =
-    20 + (TEXTS - LONG + 1) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + NUMBERS * 10 + 60;
+    20 + (TEXTS - LONG + 1) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + (NUMBERS + 2) * 10 + 60;
 /// Most bytes of an encoded event.
 pub const MAX_ENCODED: usize = MAX_PLAIN + 2 * (MAX_BODY + 4);
 
@@ -213,15 +223,17 @@ impl<'a> Event<'a> {
         note(TRACE_ID, self.trace_id.is_some());
         note(REQUEST_BODY, self.request_body.is_some());
         note(RESPONSE_BODY, self.response_body.is_some());
+        note(REQUEST_CUT, self.request_cut.is_some());
+        note(RESPONSE_CUT, self.response_cut.is_some());
 
         out.push(FORMAT);
         out.push(self.class as u8);
         out.extend_from_slice(&self.time_us.to_le_bytes());
         out.extend_from_slice(&present.to_le_bytes());
-        bytes(out, clip(self.tenant, MAX_TEXT).as_bytes());
-        for (i, text) in texts.into_iter().enumerate() {
-            if let Some(text) = text {
-                bytes(out, clip(text, if i + LONG < TEXTS { MAX_TEXT } else { MAX_LONG }).as_bytes());
+        text(out, clip(self.tenant, MAX_TEXT));
+        for (i, value) in texts.into_iter().enumerate() {
+            if let Some(value) = value {
+                text(out, clip(value, if i + LONG < TEXTS { MAX_TEXT } else { MAX_LONG }));
             }
         }
         for number in numbers.into_iter().flatten() {
@@ -246,6 +258,9 @@ impl<'a> Event<'a> {
         }
         for body in [self.request_body, self.response_body].into_iter().flatten() {
             bytes(out, &body[..body.len().min(MAX_BODY)]);
+        }
+        for cut in [self.request_cut, self.response_cut].into_iter().flatten() {
+            varint(out, cut);
         }
     }
 
@@ -299,6 +314,12 @@ impl<'a> Event<'a> {
         if has(RESPONSE_BODY) {
             event.response_body = Some(r.bytes()?);
         }
+        if has(REQUEST_CUT) {
+            event.request_cut = Some(r.varint()?);
+        }
+        if has(RESPONSE_CUT) {
+            event.response_cut = Some(r.varint()?);
+        }
         if r.0.is_empty() { Ok(event) } else { Err(Unreadable) }
     }
 }
@@ -306,6 +327,16 @@ impl<'a> Event<'a> {
 fn bytes(out: &mut Vec<u8>, value: &[u8]) {
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
+}
+
+/// One text that no database refuses: a caller may name a tool as it likes, and one event that cannot be stored would keep
+/// all later ones back.
+fn text(out: &mut Vec<u8>, value: &str) {
+    bytes(out, value.as_bytes());
+    if memchr::memchr(0, value.as_bytes()).is_some() {
+        let begin = out.len() - value.len();
+        out[begin..].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = SUBSTITUTE);
+    }
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -369,6 +400,7 @@ mod tests {
             rpc_code in any::<Option<i32>>(), ip in any::<Option<IpAddr>>(),
             ids in any::<(Option<[u8; 16]>, Option<[u8; 16]>)>(),
             body in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
+            cuts in any::<(Option<u64>, Option<u64>)>(),
             time in any::<u64>(), is_data in any::<bool>(),
         ) {
             let class = if is_data { Class::Data } else { Class::Control };
@@ -381,7 +413,8 @@ mod tests {
             }
             let event = Event {
                 rpc_code, client_ip: ip, request_id: ids.0, trace_id: ids.1,
-                request_body: body.as_deref(), response_body: body.as_deref(), ..event
+                request_body: body.as_deref(), response_body: body.as_deref(),
+                request_cut: cuts.0, response_cut: cuts.1, ..event
             };
             let mut bytes = Vec::new();
             event.encode(&mut bytes);
@@ -399,6 +432,21 @@ mod tests {
     }
 
     #[test]
+    fn no_text_has_what_a_database_refuses() {
+        let event = Event {
+            name: Some("a\0b\0"),
+            principal: Some(""),
+            request_body: Some(b"\0"),
+            ..Event::new(1, "t\0", Class::Data)
+        };
+        let mut bytes = Vec::new();
+        event.encode(&mut bytes);
+        let read = Event::decode(&bytes).unwrap();
+        assert_eq!((read.tenant, read.name, read.principal), ("t\u{1a}", Some("a\u{1a}b\u{1a}"), Some("")));
+        assert_eq!(read.request_body, Some(&b"\0"[..]), "bodies are escaped when they become text");
+    }
+
+    #[test]
     fn the_longest_event_is_within_its_bound() {
         let text = "ü".repeat(MAX_TEXT);
         let body = vec![0; 2 * MAX_BODY];
@@ -413,6 +461,8 @@ mod tests {
         event.client_ip = Some("::1".parse().unwrap());
         event.request_id = Some([1; 16]);
         event.trace_id = Some([1; 16]);
+        event.request_cut = Some(u64::MAX);
+        event.response_cut = Some(u64::MAX);
         let mut plain = Vec::new();
         event.encode(&mut plain);
         assert!(plain.len() <= MAX_PLAIN, "{}", plain.len());
@@ -420,5 +470,25 @@ mod tests {
         Event { request_body: Some(&body), response_body: Some(&body), ..event }.encode(&mut whole);
         assert!(whole.len() <= MAX_ENCODED && whole.len() <= crate::base::mapped::MAX_PAYLOAD);
         assert_eq!(Event::decode(&whole).unwrap().request_body.unwrap().len(), MAX_BODY);
+    }
+
+    /// Byte for byte what the version before the cuts wrote: the spool that it left must stay readable.
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_as_it_was_written() {
+        let mut old = vec![1, 1];
+        old.extend_from_slice(&7u64.to_le_bytes());
+        let (action, status, request_body) = (1u64, 1u64 << 18, 1u64 << 28);
+        old.extend_from_slice(&(action | status | request_body).to_le_bytes());
+        old.extend_from_slice(b"\x04acme\x03put\xc8\x01\x02{}");
+        let event = Event {
+            action: Some("put"),
+            status: Some(200),
+            request_body: Some(b"{}"),
+            ..Event::new(7, "acme", Class::Data)
+        };
+        assert_eq!(Event::decode(&old), Ok(event));
+        let mut new = Vec::new();
+        event.encode(&mut new);
+        assert_eq!(new, old, "and nothing changes where nothing was cut");
     }
 }

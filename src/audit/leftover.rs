@@ -8,7 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::segment::{Position, Segment, WriterId, parse_name};
-use crate::base::mapped::{Next, Reading};
+use super::spool::Most;
+use crate::base::mapped::{HEADER, Next, Reading};
 
 /// The segments of a writer that is gone, locked until dropped.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
         if own == Some(writer) {
             continue;
         }
-        bytes += entry.metadata()?.len();
+        bytes += data(&entry)?;
         by_writer.entry(writer).or_default().push(path);
     }
     let mut found = Vec::new();
@@ -59,7 +60,7 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
     Ok((found, bytes))
 }
 
-/// Bytes of all segments in `dir`.
+/// Bytes of all segments in `dir`, without their headers.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -68,10 +69,30 @@ pub fn size_of(dir: &Path) -> io::Result<u64> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if parse_name(&entry.path()).is_some() {
-            bytes += entry.metadata()?.len();
+            bytes += data(&entry)?;
         }
     }
     Ok(bytes)
+}
+
+/// Bytes of a segment without its header; none of one that another process removes meanwhile.
+fn data(entry: &std::fs::DirEntry) -> io::Result<u64> {
+    match entry.metadata() {
+        Ok(meta) => Ok(meta.len().saturating_sub(HEADER as u64)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says that what lies between `at` and a later segment is gone.
+pub(super) fn lost(writer: WriterId, at: Position, next: u64) {
+    tracing::error!(
+        event = "audit_events_lost",
+        %writer,
+        from_segment = at.segment,
+        to_segment = next,
+        "these events are in no file any more: one was damaged, or the store went back to an earlier state (restored, failed over)"
+    );
 }
 
 impl Leftover {
@@ -80,28 +101,29 @@ impl Leftover {
         self.writer
     }
 
-    /// Bytes of the files.
+    /// Bytes of the files, as [`size_of`] counts them.
     pub fn size(&self) -> u64 {
-        self.segments.iter().map(|s| s.map.size() + crate::base::mapped::HEADER as u64).sum()
+        self.segments.iter().map(|s| s.map.size()).sum()
     }
 
-    /// Reads up to `max` records from `from` on, in order: each with its position and its salt. Returns where to go on, and
+    /// Reads up to `max` from `from` on, in order: each record with its position and its salt. Returns where to go on, and
     /// whether that is the end. `torn` grows by the records that were never committed.
     pub fn read(
         &self,
         from: Position,
-        max: usize,
+        max: impl Into<Most>,
         torn: &mut u64,
         mut each: impl FnMut(Position, [u8; 16], &[u8]),
     ) -> (Position, bool) {
         let mut at = from;
-        let mut left = max;
+        let mut left = max.into();
         for segment in self.segments.iter().filter(|s| s.number >= from.segment) {
             if segment.number > at.segment {
+                lost(self.writer, at, segment.number);
                 at = Position { segment: segment.number, offset: 0 };
             }
             loop {
-                if left == 0 {
+                if left.records == 0 {
                     return (at, false);
                 }
                 match segment.next(at.offset, Reading::Dead) {
@@ -109,7 +131,7 @@ impl Leftover {
                         *torn += lost;
                         each(Position { offset: place, ..at }, segment.salt(place), payload);
                         at.offset = next;
-                        left -= 1;
+                        left = left.after(payload);
                     }
                     Next::End { torn: lost } => {
                         *torn += lost;

@@ -18,20 +18,25 @@
 //! |---|---|
 //! | `event` | the record and its binary form |
 //! | `auditor` | what the planes hold |
-//! | `spool`, `segment`, `settings`, `leftover` | the files, and those of earlier runs |
+//! | `spool`, `segment`, `group`, `settings`, `leftover` | the files, and those of earlier runs |
 //! | `payload` | canonical JSON |
+//! | `redact` | bodies without what is not to be recorded |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
+//! | `names` | what events are searched and counted by |
 //! | `usage` | counts and latency sketches by minute |
 
 mod auditor;
 mod chain;
 mod event;
 mod export;
+mod group;
 mod key;
 mod latency;
 mod leftover;
+mod names;
 mod payload;
+mod redact;
 mod segment;
 mod settings;
 mod spool;
@@ -47,10 +52,12 @@ pub use export::{Exporter, Range, Stored};
 pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
 pub use leftover::{Leftover, leftovers, size_of};
-pub use payload::render;
+pub use names::{Keys, Names};
+pub use payload::{BODIES, render, without_bodies};
+pub use redact::{redact, whole_characters};
 pub use segment::{Position, WriterId};
 pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
-pub use spool::{Credit, Spool};
+pub use spool::{Credit, Most, Spool};
 pub use statement::{
     ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
 };

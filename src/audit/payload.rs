@@ -2,15 +2,35 @@
 //!
 //! Canonical because it is made in one way only: fields in the order of [`Event`], absent ones left out, no space between
 //! tokens. Nothing ever parses it to write it again; the store and exports keep the bytes.
+//!
+//! Bodies come last, so that an event without them is a beginning of the event: see [`without_bodies`], and the same in
+//! SQL in `store::audit_read`.
 
-use std::io::Write as _;
+use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use super::event::Event;
 use super::hex;
 
+/// Fields of an event that only auditors read.
+pub const BODIES: [&str; 2] = ["request_body", "response_body"];
+
+/// A payload without its bodies. Inside of a text a quotation mark has a backslash before it, so that what is looked for
+/// is found only where a field begins.
+pub fn without_bodies(payload: &str) -> Cow<'_, str> {
+    let first = BODIES.iter().filter_map(|name| {
+        ["{", ","].iter().find_map(|before| payload.find(&format!("{before}\"{name}\":\"")))
+    });
+    match first.min() {
+        None => Cow::Borrowed(payload),
+        Some(0) => Cow::Borrowed("{}"),
+        Some(at) => Cow::Owned(format!("{}}}", &payload[..at])),
+    }
+}
+
 /// Appends the event as one JSON object. Tenant, class and time are not in it: they belong to the link.
-pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
-    out.push(b'{');
+pub fn render(event: &Event<'_>, out: &mut String) {
+    out.push('{');
     let begin = out.len();
     for (name, value) in event.named_texts() {
         key(out, begin, name);
@@ -34,38 +54,46 @@ pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
     }
     if let Some(id) = event.request_id {
         key(out, begin, "request_id");
-        let _ = write!(out, "\"{}\"", uuid::Uuid::from_bytes(id));
+        out.push('"');
+        out.push_str(uuid::Uuid::from_bytes(id).hyphenated().encode_lower(&mut [0; 36]));
+        out.push('"');
     }
     if let Some(id) = event.trace_id {
         key(out, begin, "trace_id");
         let _ = write!(out, "\"{}\"", hex(&id));
     }
-    for (name, body) in [("request_body", event.request_body), ("response_body", event.response_body)] {
+    for (name, cut) in [("request_cut", event.request_cut), ("response_cut", event.response_cut)] {
+        if let Some(cut) = cut {
+            key(out, begin, name);
+            let _ = write!(out, "{cut}");
+        }
+    }
+    for (name, body) in BODIES.into_iter().zip([event.request_body, event.response_body]) {
         if let Some(body) = body {
             key(out, begin, name);
             string(out, &String::from_utf8_lossy(body));
         }
     }
-    out.push(b'}');
+    out.push('}');
 }
 
-fn key(out: &mut Vec<u8>, begin: usize, name: &'static str) {
+fn key(out: &mut String, begin: usize, name: &'static str) {
     if out.len() > begin {
-        out.push(b',');
+        out.push(',');
     }
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
 }
 
-fn string(out: &mut Vec<u8>, value: &str) {
+fn string(out: &mut String, value: &str) {
     // Most values are names: nothing to escape.
     if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
-        out.push(b'"');
-        out.extend_from_slice(value.as_bytes());
-        out.push(b'"');
+        out.push('"');
+        out.push_str(value);
+        out.push('"');
     } else {
-        serde_json::to_writer(out, value).expect("a Vec takes all bytes");
+        out.push_str(&serde_json::to_string(value).expect("a text always serializes"));
     }
 }
 
@@ -76,9 +104,9 @@ mod tests {
 
     #[test]
     fn fields_come_in_one_order_and_any_text_is_json() {
-        let text = "a\"b\\c\n\u{1}ü";
+        let name = "a\"b\\c\n\u{1}ü";
         let event = Event {
-            name: Some(text),
+            name: Some(name),
             principal: Some("ann"),
             status: Some(200),
             session: Some(255),
@@ -89,20 +117,41 @@ mod tests {
             request_body: Some(b"{\xff}"),
             ..Event::new(5, "t", Class::Data)
         };
-        let mut out = Vec::new();
-        render(&event, &mut out);
-        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(json["name"], text);
+        let mut text = String::new();
+        render(&event, &mut text);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["name"], name);
         assert_eq!(json["session"], "00000000000000ff");
         assert_eq!(json["request_id"], "01010101-0101-0101-0101-010101010101");
         assert_eq!(json["request_body"], "{\u{fffd}}");
-        let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with(r#"{"principal":"ann","name":"#) && text.contains(r#""status":200,"session""#),
             "{text}"
         );
-        let mut empty = Vec::new();
+        let mut empty = String::new();
         render(&Event::new(5, "t", Class::Data), &mut empty);
-        assert_eq!(empty, b"{}");
+        assert_eq!(empty, "{}");
+    }
+
+    #[test]
+    fn bodies_come_last_and_are_cut_off_whatever_texts_say() {
+        let tricky = r#"x,"request_body":"y{"response_body":"#;
+        let plain = Event { name: Some(tricky), request_cut: Some(3), ..Event::new(5, "t", Class::Data) };
+        let secret: &[u8] = br#"{"a":"s3cret","response_body":"s3cret"}"#;
+        let text = |event: &Event<'_>| {
+            let mut out = String::new();
+            render(event, &mut out);
+            out
+        };
+        let without = text(&plain);
+        for (request, response) in [(Some(secret), Some(secret)), (None, Some(secret)), (Some(secret), None)]
+        {
+            let whole = text(&Event { request_body: request, response_body: response, ..plain });
+            assert!(whole.contains("s3cret"));
+            assert_eq!(without_bodies(&whole), without);
+        }
+        assert_eq!(without_bodies(&without), without);
+        let only = text(&Event { request_body: Some(secret), ..Event::new(5, "t", Class::Data) });
+        assert_eq!(without_bodies(&only), "{}");
     }
 }

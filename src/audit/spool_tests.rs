@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::super::event::MAX_BODY;
 use super::super::leftover::leftovers;
 use super::*;
 
@@ -95,6 +96,59 @@ fn credit_always_finds_room_and_no_more_is_given_than_there_is() {
     // And the other way round: room is made, and requests go on.
     spool.release(to);
     eventually("room again", || spool.admit().is_ok());
+}
+
+/// A store that lost its last transactions asks for what is gone. What is there must reach it all the same.
+#[test]
+fn a_place_that_is_gone_is_followed_by_the_first_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let (mut records, mut first_kept) = (0u32, 0);
+    while spool.end().segment < 2 {
+        eventually("room", || spool.append(&records.to_le_bytes().repeat(700), None).is_ok());
+        first_kept = if spool.end().segment == 0 { records + 1 } else { first_kept };
+        records += 1;
+    }
+    spool.release(Position { segment: 1, offset: 0 });
+    let mut found = Vec::new();
+    let to = spool.read(Position { segment: 0, offset: 64 }, usize::MAX, |at, _, record| {
+        found.push((at.segment, u32::from_le_bytes(record[..4].try_into().unwrap())));
+    });
+    assert_eq!(found.first(), Some(&(1, first_kept)));
+    assert_eq!((found.last().unwrap().1, to.segment), (records - 1, 2));
+    // The same of a run that is over.
+    drop(spool);
+    let mut left = Vec::new();
+    eventually("threads end", || {
+        left = leftovers(dir.path(), None).unwrap().0;
+        !left.is_empty()
+    });
+    let mut again = Vec::new();
+    left[0].read(Position::default(), usize::MAX, &mut 0, |at, _, record| {
+        again.push((at.segment, u32::from_le_bytes(record[..4].try_into().unwrap())));
+    });
+    assert_eq!(again, found);
+}
+
+/// While one process hands over to another, both have files in the folder, and each counts only at its start.
+#[test]
+fn files_of_another_process_count_whenever_they_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    eventually("two segments", || spool.size() >= 2 * SEGMENT);
+    let name = format!("{}-00000000.seg", WriterId::fresh());
+    std::fs::write(dir.path().join(&name), vec![0; SEGMENT as usize + 4096]).unwrap();
+    let fill = || while spool.append(&[1; 3000], None).is_ok() {};
+    eventually("full", || {
+        fill();
+        spool.is_full()
+    });
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4, "three of ours and the other's");
+    // More than was ever counted.
+    std::fs::remove_file(dir.path().join(&name)).unwrap();
+    spool.released_elsewhere(100 * SEGMENT);
+    eventually("room for one more", || std::fs::read_dir(dir.path()).unwrap().count() == 4);
+    eventually("counted", || spool.size() == 4 * SEGMENT);
 }
 
 #[test]
@@ -203,6 +257,75 @@ async fn strict_waits_for_the_disk_together() {
     for task in tasks {
         task.await.unwrap();
     }
-    let synced = *spool.0.0.synced.borrow();
-    assert!(synced.done == 200 && synced.failed == 0, "{synced:?}");
+    assert_eq!(spool.0.0.group.served(), (200, 0));
+}
+
+#[test]
+fn a_promise_grows_with_the_bodies_or_stays_what_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    eventually("three segments", || spool.0.0.credit.load(Ordering::Relaxed) >= 2 * promised(SEGMENT));
+    let before = spool.0.0.credit.load(Ordering::Relaxed);
+    let mut credit = Some(spool.admit().unwrap());
+    spool.extend(&mut credit, 1000).unwrap();
+    let held = before - spool.0.0.credit.load(Ordering::Relaxed);
+    assert!(held >= REQUEST + 1000, "{held}");
+    spool.extend(&mut credit, 500).unwrap();
+    assert_eq!(before - spool.0.0.credit.load(Ordering::Relaxed), held, "it has that much");
+    assert!(spool.extend(&mut credit, 1 << 30).is_err());
+    assert_eq!(before - spool.0.0.credit.load(Ordering::Relaxed), held, "still promised, and nothing more");
+    let mut none = None;
+    spool.extend(&mut none, 1000).unwrap();
+    drop((credit, none));
+    assert_eq!(spool.0.0.credit.load(Ordering::Relaxed), before);
+}
+
+/// The promise holds for events with bodies, too: none that has its room fails, and no segment is overrun.
+#[test]
+fn long_records_that_were_promised_find_room_beside_short_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let threads: Vec<_> = (0..4u64)
+        .map(|t| {
+            let spool = spool.clone();
+            std::thread::spawn(move || {
+                let (mut seed, mut written, mut refused) = (t * 7919 + 1, 0, 0);
+                while refused < 100 {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let bodies = if seed >> 40 & 3 == 0 { (seed >> 33) as usize % (2 * MAX_BODY) } else { 0 };
+                    let mut credit = spool.admit().ok();
+                    if credit.is_none() || spool.extend(&mut credit, bodies).is_err() {
+                        refused += 1;
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
+                    spool.append(&vec![7; MAX_PLAIN + bodies], credit).expect("credit is a promise");
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    let written: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+    assert!(written > 20 && spool.size() <= 4 * SEGMENT, "{written} {}", spool.size());
+    assert_eq!(read_all(&spool, Position::default()).0.len(), written);
+}
+
+#[test]
+fn what_is_read_at_once_is_bounded_in_bytes_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for length in [10, 5000, 20, 30, 9000, 40] {
+        spool.append(&vec![1; length], None).unwrap();
+    }
+    let (mut at, mut pages) = (Position::default(), Vec::new());
+    loop {
+        let mut page = Vec::new();
+        at = spool.read(at, Most { records: 3, bytes: 5000 }, |_, _, record| page.push(record.len()));
+        if page.is_empty() {
+            break;
+        }
+        pages.push(page);
+    }
+    assert_eq!(pages, [vec![10, 5000], vec![20, 30, 9000], vec![40]]);
 }

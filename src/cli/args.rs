@@ -386,6 +386,13 @@ pub(super) enum AuditCommand {
         /// Only what this caller did; of other events the export has the commitment.
         #[arg(long)]
         principal: Option<String>,
+        /// With recorded bodies (JSON lines only), which over the API only auditors read. That it was done is recorded.
+        /// Without this, of events that have some the export has the commitment.
+        #[arg(long)]
+        bodies: bool,
+        /// Why bodies are exported. Recorded.
+        #[arg(long, requires = "bodies")]
+        reason: Option<String>,
     },
     /// Print the public key that checkpoints and exports are verified with; makes the key if there is none.
     Key,

@@ -46,8 +46,11 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             );
             Ok(true)
         }
-        AuditCommand::Export { tenant, format, from, to, principal } => {
+        AuditCommand::Export { tenant, format, from, to, principal, bodies, reason } => {
             let format = ExportFormat::parse(format).ok_or("--format: expected jsonl, csv or cef")?;
+            if *bodies && format != ExportFormat::JsonLines {
+                return Err("--bodies: only JSON lines have bodies".to_owned());
+            }
             let time = |name: &str, text: &Option<String>| match text {
                 None => Ok(None),
                 Some(text) => Time::parse(text)
@@ -61,10 +64,17 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 ..AuditFilter::default()
             };
             with(settings, async |store| {
+                let tenant = TenantId::new(tenant.as_str());
+                if *bodies {
+                    store.prepare().await.map_err(|e| e.to_string())?;
+                    app::audit_bodies_exported(store, &tenant, "tollgate audit", reason.as_deref())
+                        .await
+                        .map_err(|e| e.to_string())?;
+                }
                 let key = key(store, &document).await?;
                 let key = key.get().await.map_err(text)?;
                 let mut out = std::io::stdout();
-                export(store, key, &TenantId::new(tenant.as_str()), &filter, format, true, &mut out)
+                export(store, key, &tenant, &filter, format, *bodies, &mut out)
                     .await
                     .map_err(|e| e.to_string())
             })?;

@@ -174,6 +174,17 @@ fn decide(route: &Route, principal: &Principal, args: &ExplainArgs, method: &str
             outcome(&rule.outcome)
         );
     }
+    match policy.recorded(&trace.decision) {
+        None => println!("bodies   are not recorded"),
+        Some(record) => {
+            let which = match (record.request, record.response) {
+                (true, true) => "request and response are",
+                (true, false) => "request is",
+                _ => "response is",
+            };
+            println!("bodies   {which} recorded, up to {} bytes", record.max);
+        }
+    }
     effect == Effect::Allow
 }
 

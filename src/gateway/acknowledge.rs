@@ -6,22 +6,12 @@
 use bytes::Bytes;
 
 use crate::audit::{Full, Receipt};
+use crate::gateway::record::Answer;
 
-/// Records the event of an answer that is about to reach its client: with the bytes of the answer, and with what broke
-/// it, if something did. Does nothing the second time.
-pub(crate) type Settle<'a> = &'a mut (dyn FnMut(u64, Option<&str>) -> Result<Option<Receipt>, Full> + Send);
-
-/// The same, and waits for the disk if that is what counts.
-pub(crate) async fn settled(
-    settle: &mut Settle<'_>,
-    bytes_out: u64,
-    broken: Option<&str>,
-) -> Result<(), Full> {
-    match settle(bytes_out, broken)? {
-        Some(receipt) => receipt.durable().await,
-        None => Ok(()),
-    }
-}
+/// Records the event of an answer that is about to reach its client: with the bytes of the answer, with what broke it, if
+/// something did, and with its body, if that is recorded. Does nothing the second time.
+pub(crate) type Settle<'a> =
+    &'a mut (dyn FnMut(u64, Option<&str>, Option<Answer>) -> Result<Option<Receipt>, Full> + Send);
 
 /// What the log says when an answer is withheld.
 pub(crate) const UNRECORDED: &str = "the answer could not be recorded in the audit";
@@ -41,6 +31,11 @@ pub(crate) struct AnswerSeen {
 }
 
 impl AnswerSeen {
+    /// It has come by; nobody has to look any more.
+    pub(crate) fn is_known(&mut self) {
+        *self = Self { done: true, tail: Vec::new() };
+    }
+
     /// Whether these bytes are the first that may hold the answer.
     pub(crate) fn comes_with(&mut self, bytes: &Bytes) -> bool {
         if self.done || bytes.is_empty() {

@@ -8,6 +8,7 @@ use pingora::protocols::http::ServerSession;
 
 use crate::gateway::exchange::{Exchange, Whole};
 use crate::gateway::observe::Observation;
+use crate::gateway::record::Answer;
 use crate::gateway::relay::{self, Plan, Relayed, Rewrite};
 use crate::gateway::respond::{self, Failure};
 use crate::gateway::rewrite::{Handles, ListFilter};
@@ -95,7 +96,10 @@ impl Gateway {
         let waited = std::time::Instant::now();
         let cancel_on_disconnect = seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream;
         let ended = outcome_of(status, dispatch);
-        let mut settle = |bytes_out: u64, broken: Option<&str>| {
+        let recording = seen.recording.as_ref().filter(|_| !dispatch.sort.is_long_lived());
+        let answer = recording.and_then(|recording| recording.follow(is_stream));
+        let mut settle = |bytes_out: u64, broken: Option<&str>, answer: Option<Answer>| {
+            seen.answered(answer);
             seen.bytes_out = bytes_out;
             seen.outcome = if broken.is_some() { Outcome::UpstreamError } else { ended };
             if let Some(reason) = broken {
@@ -126,8 +130,9 @@ impl Gateway {
             message_limit: MESSAGE_LIMIT,
             prefix,
             phase: self.parts.phase.clone(),
+            answer,
         };
-        if is_stream {
+        let result = if is_stream {
             Ok(relay::events(session, exchange, header, &mut plan).await)
         } else {
             let whole = timeouts.request.unwrap_or(FOREVER);
@@ -138,7 +143,12 @@ impl Gateway {
                 }
                 Err(_) => Err(Stop::Cut(format!("the answer was not complete within {whole:?}"))),
             }
-        }
+        };
+        // What has passed of an answer that did not end.
+        let begun = plan.answer.take();
+        drop(plan);
+        seen.answered(begun);
+        result
     }
 
     fn list_stream(&self, caller: &Caller, dispatch: &Dispatch<'_>) -> Listed {

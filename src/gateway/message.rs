@@ -123,7 +123,7 @@ impl Gateway {
         bytes: &Bytes,
         message: &Message<'_>,
     ) -> Result<(), Stop> {
-        self.check_message(seen, common, caller, message, true).await?;
+        self.check_message(seen, common, caller, bytes, message, true).await?;
         let method = message.method_name();
         if method == "server/discover"
             && let Some(entry) = caller.route.server.discover()
@@ -161,7 +161,7 @@ impl Gateway {
         presented: Option<Session>,
     ) -> Result<(), Stop> {
         for message in body.messages() {
-            self.check_message(seen, common, caller, message, false).await?;
+            self.check_message(seen, common, caller, bytes, message, false).await?;
         }
         let (request, list, sort) = match body {
             Body::One(message) => (Some(message), self.list_to_filter(caller, message), Sort::of(message)),

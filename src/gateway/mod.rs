@@ -22,6 +22,7 @@ mod headers;
 mod message;
 mod observe;
 mod outgoing;
+mod record;
 mod relay;
 mod respond;
 mod rewrite;

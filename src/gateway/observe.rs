@@ -20,8 +20,10 @@ use crate::audit::{Class, Credit, Event, Full, Receipt};
 use crate::base::{Principal, RequestId};
 use crate::canary::{Counts, Ended, Side};
 use crate::gateway::Gateway;
+use crate::gateway::record::{Answer, Recording};
 use crate::gateway::respond::Failure;
 use crate::mcp::version::{Era, Version};
+use crate::policy::Record;
 use crate::snapshot::Route;
 use crate::telemetry::{
     AccessRecord, CanaryOutcome, CanarySide, MAX_NAME, Method, Outcome, RequestSample, RequestTrace,
@@ -68,6 +70,8 @@ pub(crate) struct Observation<'g> {
     pub(crate) canary: Option<(Arc<Counts>, Side)>,
     /// Room for the event.
     pub(crate) credit: Option<Credit>,
+    /// What is recorded of the bodies, if a policy says so. Boxed: rare.
+    pub(crate) recording: Option<Box<Recording>>,
     /// The event has been recorded, or there is none.
     audited: bool,
     /// The arguments of the call, if a sample may hold them.
@@ -132,6 +136,7 @@ impl<'g> Observation<'g> {
             error: None,
             canary: None,
             credit: None,
+            recording: None,
             audited: false,
             arguments: None,
         }
@@ -140,6 +145,24 @@ impl<'g> Observation<'g> {
     /// The answer of a public document: nothing was decided, nothing is recorded.
     pub(crate) fn exempt(&mut self) {
         self.audited = true;
+    }
+
+    /// A rule that decided asks for bodies; `answered`: whether the message has an answer that can be recorded.
+    pub(crate) fn record(&mut self, record: &Record, body: &Bytes, answered: bool) {
+        let (request, response) = self.gateway.parts.audit.most_of_bodies();
+        let request = if record.request { request.min(record.max) } else { 0 };
+        let response = if record.response && answered { response.min(record.max) } else { 0 };
+        if request + response > 0 {
+            let recording = self.recording.get_or_insert_with(|| Box::new(Recording::new(body)));
+            recording.widen(request, response, record);
+        }
+    }
+
+    /// What was kept of the answer, if something was.
+    pub(crate) fn answered(&mut self, answer: Option<Answer>) {
+        if let (Some(recording), Some(answer)) = (&mut self.recording, answer) {
+            recording.answered(answer);
+        }
     }
 
     /// Records the event of this request as it ends now; later calls do nothing.
@@ -155,6 +178,7 @@ impl<'g> Observation<'g> {
             return Ok(None);
         }
         let credit = self.credit.take();
+        let recorded = self.recording.take().map(|recording| recording.finish()).unwrap_or_default();
         let elapsed = self.started.elapsed();
         let micros = |d: Duration| Some(u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
         let route = self.route.as_deref();
@@ -186,6 +210,10 @@ impl<'g> Observation<'g> {
             client_ip: Some(self.client),
             request_id: Some(self.request_id.to_bytes()),
             trace_id: self.trace.trace_id().map(TraceId::to_bytes),
+            request_body: recorded.request.as_deref(),
+            request_cut: recorded.request_cut,
+            response_body: recorded.response.as_deref(),
+            response_cut: recorded.response_cut,
             // What no route takes is the operator's to look at.
             ..Event::new(now_us, route.map_or("default", |r| r.tenant.as_str()), Class::Data)
         };

@@ -23,8 +23,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::audit::Full;
-use crate::gateway::acknowledge::{AnswerSeen, Settle, UNRECORDED, settled};
+use crate::gateway::acknowledge::{AnswerSeen, Settle, UNRECORDED};
 use crate::gateway::exchange::{Exchange, Whole};
+use crate::gateway::record::Answer;
 use crate::gateway::respond::Failure;
 use crate::gateway::send::{Race, race};
 use crate::gateway::{Phase, Stop, headers};
@@ -74,6 +75,23 @@ pub(crate) struct Plan<'a> {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Records the event: with the bytes of the answer, and with what broke it, if something did.
     pub(crate) settle: Settle<'a>,
+    /// Keeps the answer for the event, if it is recorded; until then.
+    pub(crate) answer: Option<Answer>,
+}
+
+impl Plan<'_> {
+    /// Takes note of bytes that go to the client. Returns whether they end the message that answers a call in a stream.
+    fn pass(&mut self, bytes: &[u8]) -> bool {
+        self.answer.as_mut().is_some_and(|answer| answer.pass(bytes))
+    }
+
+    /// Records the event, and waits for the disk if that is what counts.
+    async fn settled(&mut self, bytes_out: u64, broken: Option<&str>) -> Result<(), Full> {
+        match (self.settle)(bytes_out, broken, self.answer.take())? {
+            Some(receipt) => receipt.durable().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// What happened.
@@ -225,7 +243,8 @@ async fn send_whole(
     plan: &mut Plan<'_>,
 ) -> Result<Relayed, Stop> {
     let bytes_out = body.len() as u64;
-    settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;
+    plan.pass(&body);
+    plan.settled(bytes_out, None).await.map_err(|_| Failure::audit_failed())?;
     let client_gone = crate::gateway::respond::send(session, header, body).await.is_err();
     Ok(Relayed { bytes_out, client_gone, ended: !client_gone, ..Relayed::default() })
 }
@@ -250,9 +269,8 @@ async fn stream_rest(
     loop {
         if let Some(chunk) = next.take() {
             let sent = client.sent + chunk.len() as u64;
-            if length.is_some_and(|length| sent >= length)
-                && settled(&mut plan.settle, sent, None).await.is_err()
-            {
+            plan.pass(&chunk);
+            if length.is_some_and(|length| sent >= length) && plan.settled(sent, None).await.is_err() {
                 relayed.broken = Some(UNRECORDED.to_owned());
                 break;
             }
@@ -272,7 +290,7 @@ async fn stream_rest(
         match chunk {
             Ok(Some(chunk)) => next = Some(chunk),
             Ok(None) => {
-                if !client.gone && settled(&mut plan.settle, client.sent, None).await.is_err() {
+                if !client.gone && plan.settled(client.sent, None).await.is_err() {
                     relayed.broken = Some(UNRECORDED.to_owned());
                     break;
                 }
@@ -366,7 +384,8 @@ pub(crate) async fn events(
                     turned = Instant::now();
                     let rest = flow.rest();
                     let sent = client.sent + rest.len() as u64;
-                    if !client.gone && settled(&mut plan.settle, sent, None).await.is_err() {
+                    plan.pass(&rest);
+                    if !client.gone && plan.settled(sent, None).await.is_err() {
                         relayed.broken = Some(UNRECORDED.to_owned());
                         break;
                     }
@@ -445,10 +464,16 @@ async fn acknowledge(
     sent: u64,
     plan: &mut Plan<'_>,
 ) -> Result<(), Full> {
-    if plan.long_lived || !answer.comes_with(bytes) {
+    if plan.long_lived {
         return Ok(());
     }
-    settled(&mut plan.settle, sent + bytes.len() as u64, None).await
+    // Where the answer is kept it has to have passed whole, and it is known when it has.
+    let comes = if plan.answer.is_some() { plan.pass(bytes) } else { answer.comes_with(bytes) };
+    if !comes {
+        return Ok(());
+    }
+    answer.is_known();
+    plan.settled(sent + bytes.len() as u64, None).await
 }
 
 /// `Option::as_deref_mut` would tie the borrow to the plan's own lifetime.
@@ -490,7 +515,7 @@ fn event(message: &[u8]) -> Bytes {
 
 async fn end_politely(client: &mut Client<'_>, flow: &mut Flow, plan: &mut Plan<'_>) {
     // A stream that cannot be recorded ends all the same: nothing is withheld by keeping it open.
-    let _ = settled(&mut plan.settle, client.sent, None).await;
+    let _ = plan.settled(client.sent, None).await;
     let farewell = plan.farewell.take();
     if let Some(message) = farewell.filter(|_| flow.at_boundary()) {
         client.write(event(&message)).await;
@@ -501,20 +526,23 @@ async fn end_politely(client: &mut Client<'_>, flow: &mut Flow, plan: &mut Plan<
 /// The server broke off: a call gets an error in place of its answer, if that can still be told apart from what came
 /// before; a long-lived stream just ends, and its client opens another.
 async fn break_off(client: &mut Client<'_>, flow: &Flow, plan: &mut Plan<'_>, reason: &str) {
-    let recorded = settled(&mut plan.settle, client.sent, Some(reason)).await.is_ok();
+    let error =
+        plan.id.filter(|_| flow.at_boundary() && !plan.long_lived && reason != UNRECORDED).map(|id| {
+            use crate::mcp::jsonrpc::{UPSTREAM_FAILED, error_body};
+            let text = "the server broke off before its answer; the call may have run";
+            event(&error_body(Some(id), UPSTREAM_FAILED, text, None))
+        });
+    if let Some(error) = &error {
+        plan.pass(error);
+    }
+    let recorded = plan.settled(client.sent, Some(reason)).await.is_ok();
     if plan.long_lived {
         client.end().await;
         return;
     }
-    if reason == UNRECORDED || !recorded {
-        return;
-    }
-    if let Some(id) = plan.id.filter(|_| flow.at_boundary()) {
-        use crate::mcp::jsonrpc::{UPSTREAM_FAILED, error_body};
+    if let Some(error) = error.filter(|_| recorded) {
         tracing::debug!(event = "stream_broken", reason);
-        let text = "the server broke off before its answer; the call may have run";
-        let error = error_body(Some(id), UPSTREAM_FAILED, text, None);
-        client.write(event(&error)).await;
+        client.write(error).await;
         client.end().await;
     }
     // Otherwise the response stays without an end, and the connection closes: no client takes that for an answer.

@@ -403,17 +403,21 @@ pub(crate) fn clip(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// Writes the failure. `id` is the raw JSON-RPC id of the request, when it could be read.
+/// The body of the answer. `id` is the raw JSON-RPC id of the request, when it could be read.
+pub(crate) fn body(failure: &Failure, id: Option<&str>) -> Vec<u8> {
+    jsonrpc::error_body(id, failure.code, &failure.message, failure.data.as_deref())
+}
+
+/// Writes the failure with its body.
 ///
 /// # Errors
 /// When the client is gone; nothing is left to do then.
 pub(crate) async fn write(
     session: &mut ServerSession,
     failure: &Failure,
-    id: Option<&str>,
+    body: Vec<u8>,
     common: &headers::Common<'_>,
 ) -> pingora::Result<()> {
-    let body = jsonrpc::error_body(id, failure.code, &failure.message, failure.data.as_deref());
     let mut header = headers::response(failure.status, 8);
     header.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     header.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

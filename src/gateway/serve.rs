@@ -14,7 +14,7 @@ use pingora::protocols::http::ServerSession;
 use crate::auth::{AuthError, Blame, Credential, Identity, challenge};
 use crate::base::Principal;
 use crate::canary::Side;
-use crate::gateway::observe::Observation;
+use crate::gateway::observe::{Observation, RawId};
 use crate::gateway::respond::{self, Failure};
 use crate::gateway::step::admit::Origin;
 use crate::gateway::tls::ClientCertificate;
@@ -84,19 +84,22 @@ impl Gateway {
         failure: &Failure,
     ) -> After {
         seen.failed(failure);
+        let mut body = respond::body(failure, seen.id.as_ref().map(RawId::as_str));
+        if let Some(recording) = &mut seen.recording {
+            recording.answered_with(&body);
+        }
         // A refusal that cannot be recorded is refused as well, in words that say so.
         let unrecorded = seen.settled(failure.outcome).await.is_err().then(Failure::audit_full);
         let failure = match &unrecorded {
             Some(full) => {
                 seen.failed(full);
+                body = respond::body(full, seen.id.as_ref().map(RawId::as_str));
                 full
             }
             None => failure,
         };
-        let id = seen.id.take();
         let answering = Instant::now();
-        let written = respond::write(session, failure, id.as_ref().map(|id| id.as_str()), common).await;
-        seen.id = id;
+        let written = respond::write(session, failure, body, common).await;
         if written.is_ok() && failure.close {
             respond::linger(session).await;
         }
@@ -206,6 +209,9 @@ impl Gateway {
         common.apply(&mut header);
         seen.status = header.status.as_u16();
         seen.bytes_out = bytes.len() as u64;
+        if let Some(recording) = &mut seen.recording {
+            recording.answered_with(&bytes);
+        }
         seen.settled(Outcome::Ok).await.map_err(|_| Failure::audit_full())?;
         respond::send(session, header, bytes).await.map_err(Stop::client)?;
         seen.outcome = Outcome::Ok;

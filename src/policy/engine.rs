@@ -6,7 +6,7 @@ use super::decision::{Cause, Decision, Outcome, RuleRef, RuleTrace, Trace};
 use super::error::{CompileError, CompileErrors, Problem};
 use super::facts::{COMPLETE, Facts, Item, ItemKind, is_open_method};
 use super::rule::{Field, MAX_ENTRIES, Rule, View, When};
-use super::spec::{Effect, PolicySpec};
+use super::spec::{Effect, PolicySpec, Record};
 
 /// A compiled policy. Immutable; share it in an `Arc`.
 #[derive(Debug)]
@@ -79,6 +79,11 @@ impl Policy {
     /// Whether lists of this kind must be filtered: whether any item of it could be hidden from anybody.
     pub fn decides_lists(&self, kind: ItemKind) -> bool {
         self.decides_lists[kind as usize]
+    }
+
+    /// What is to be recorded of the bodies of a request that was decided so.
+    pub fn recorded(&self, decision: &Decision<'_>) -> Option<&Record> {
+        self.rules.get(decision.rule()?.index)?.record.as_ref()
     }
 
     /// Decides a request. For `completion/complete` the item stands for the later call, whose arguments are unknown.

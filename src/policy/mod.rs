@@ -31,6 +31,11 @@
 //! are decided one by one. Otherwise no policy with `default: deny` could be connected to without a rule about the
 //! protocol.
 //!
+//! # What is recorded
+//!
+//! A rule may ask that bodies of the requests it decides are recorded ([`Policy::recorded`]). Like its effect this follows
+//! from the first rule that matches, one whose expression failed included; what the default decides is not recorded.
+//!
 //! # Lists and completions
 //!
 //! When an item is listed, the arguments of a later call are unknown. A rule that reads them is undecided then: an
@@ -57,7 +62,7 @@ pub(crate) use facts::{COMPLETE, MAX_NAME_BYTES};
 pub use facts::{Facts, Item, ItemKind, is_open_method};
 pub use rule::Field;
 pub(crate) use rule::{Patterns, Rule, When};
-pub use spec::{Effect, PolicySpec, RuleSpec};
+pub use spec::{Effect, PolicySpec, Record, RuleSpec};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::cel::Program;
 use super::error::{CompileError, Problem};
 use super::facts::{Facts, Item, ItemKind, ItemKinds};
-use super::spec::{Effect, RuleSpec};
+use super::spec::{Effect, Record, RuleSpec};
 use crate::base::{Glob, RoleSet};
 
 /// The most entries of one field.
@@ -69,6 +69,7 @@ pub(crate) struct Rule {
     /// The kinds of item the rule is about; empty means every request.
     pub(crate) items: ItemKinds,
     pub(crate) when: When,
+    pub(crate) record: Option<Record>,
 }
 
 /// The rule's expression.
@@ -164,6 +165,7 @@ impl Rule {
             cidrs: spec.cidrs.iter().map(canonical).collect(),
             items,
             when,
+            record: spec.record.clone(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A policy as configured. Plain data; the configuration maps onto it.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use crate::base::{PrincipalKind, Role};
@@ -68,6 +70,21 @@ pub struct RuleSpec {
     pub cidrs: Vec<IpNet>,
     /// A CEL expression that must be true.
     pub when: Option<String>,
+    /// What is recorded of the bodies of requests that it decides.
+    pub record: Option<Record>,
+}
+
+/// What is recorded of the bodies of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The request's.
+    pub request: bool,
+    /// The response's.
+    pub response: bool,
+    /// Most bytes of each.
+    pub max: usize,
+    /// Names of JSON members whose values are left out.
+    pub redact: Arc<[Box<str>]>,
 }
 
 impl RuleSpec {
@@ -88,6 +105,7 @@ impl RuleSpec {
             servers: Vec::new(),
             cidrs: Vec::new(),
             when: None,
+            record: None,
         }
     }
 }

@@ -79,6 +79,32 @@ fn the_first_rule_that_matches_decides() {
 }
 
 #[test]
+fn bodies_are_recorded_if_the_rule_that_decides_says_so() {
+    let bob = principal(Role::Developer);
+    let record = |max| Record { request: true, response: false, max, redact: ["pin".into()].into() };
+    let recording = |rule: RuleSpec, max| RuleSpec { record: Some(record(max)), ..rule };
+    let policy = policy(
+        Effect::Deny,
+        vec![
+            recording(tools(deny(), &["delete_*"]), 1),
+            tools(allow(), &["quiet"]),
+            recording(when(tools(allow(), &["odd"]), "arguments.path == 'x'"), 2),
+            recording(tools(allow(), &["*"]), 3),
+        ],
+    );
+    let max = |facts: &Facts<'_>| policy.recorded(&policy.decide(facts)).map(|record| record.max);
+    assert_eq!(max(&call(&bob, "delete_x")), Some(1), "refused");
+    assert_eq!(max(&call(&bob, "quiet")), None, "an earlier rule");
+    assert_eq!(
+        max(&Facts { arguments: Some("{}"), ..call(&bob, "odd") }),
+        Some(2),
+        "it failed, and so decided"
+    );
+    assert_eq!(max(&call(&bob, "other")), Some(3));
+    assert_eq!(max(&request(&bob, "tools/list", Item::None)), None, "the default");
+}
+
+#[test]
 fn without_a_matching_rule_the_default_decides() {
     let bob = principal(Role::Developer);
     for (default, want) in [(Effect::Allow, true), (Effect::Deny, false)] {

@@ -4,25 +4,26 @@
 //! the writer is locked first and must be where the batch begins, so that a batch whose commit got lost on the way back is
 //! never written twice.
 
+use std::sync::Arc;
+
 use sqlx::types::Uuid;
 
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
-use super::tx::{Conn, q};
+use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
-use crate::audit::{ChainId, Class, Hash, Head, Position, WriterId, usage};
+use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
 use crate::base::TenantId;
 
-/// Rows of one statement on SQLite: the statement's text is the same for all full chunks, and so prepared once.
-const CHUNK: usize = 64;
+/// Rows of one statement on SQLite. A batch is cut into the largest that fit, so that few statements are ever prepared,
+/// and each stays so.
+const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
 /// Columns of an event.
 const COLUMNS: usize = 14;
 
 /// One event on its way into the store.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Whose.
-    pub tenant: String,
     /// Which plane.
     pub class: Class,
     /// Its number in its chain.
@@ -36,24 +37,9 @@ pub struct NewEvent {
     /// The salt of the commitment.
     pub salt: [u8; 16],
     /// The canonical JSON.
-    pub payload: String,
-    /// Copies of fields of the payload that are searched by; empty if absent.
+    pub payload: Arc<str>,
+    /// Whose it is, and copies of fields of the payload that are searched by.
     pub keys: Keys,
-}
-
-/// Fields that events are searched by.
-#[derive(Clone, Debug, Default)]
-pub struct Keys {
-    /// The caller.
-    pub principal: String,
-    /// The route.
-    pub route: String,
-    /// The server.
-    pub server: String,
-    /// The tool, prompt or resource, or the object of an action.
-    pub name: String,
-    /// How it ended.
-    pub outcome: String,
 }
 
 /// What one transaction of the drainer writes.
@@ -78,10 +64,11 @@ pub struct AuditBatch {
 impl Tx {
     async fn insert_events(&mut self, writer: Uuid, events: &[NewEvent]) -> Result<(), StoreError> {
         let started = std::time::Instant::now();
+        let patience = self.patience();
         let done = match self.conn() {
             Conn::Postgres(conn) => {
                 let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
-                sqlx::query(
+                let insert = sqlx::query(
                     "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
                                                principal, route, server, name, outcome)
                      SELECT e.tenant, e.class, $1, e.sequence, e.time, e.commitment, e.link, e.salt, e.payload,
@@ -93,7 +80,7 @@ impl Tx {
                               server, name, outcome)",
                 )
                 .bind(writer)
-                .bind(column(|e| &e.tenant))
+                .bind(column(|e| &e.keys.tenant))
                 .bind(events.iter().map(|e| number(e.class)).collect::<Vec<i16>>())
                 .bind(events.iter().map(|e| signed(e.sequence)).collect::<Vec<i64>>())
                 .bind(events.iter().map(|e| e.time).collect::<Vec<Time>>())
@@ -105,19 +92,20 @@ impl Tx {
                 .bind(column(|e| &e.keys.route))
                 .bind(column(|e| &e.keys.server))
                 .bind(column(|e| &e.keys.name))
-                .bind(column(|e| &e.keys.outcome))
-                .execute(&mut **conn)
-                .await
-                .map(drop)
+                .bind(column(|e| &e.keys.outcome));
+                within(patience, insert.execute(&mut **conn)).await.map(drop)
             }
             Conn::Sqlite(conn) => {
                 let mut done = Ok(());
-                for chunk in events.chunks(CHUNK) {
+                let mut rest = events;
+                while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
+                    let (chunk, others) = rest.split_at(size);
+                    rest = others;
                     // Made of numbers only.
-                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(chunk.len())));
+                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(size)));
                     for e in chunk {
                         query = query
-                            .bind(&*e.tenant)
+                            .bind(e.keys.tenant.clone())
                             .bind(number(e.class))
                             .bind(writer)
                             .bind(signed(e.sequence))
@@ -125,12 +113,12 @@ impl Tx {
                             .bind(&e.commitment[..])
                             .bind(&e.link[..])
                             .bind(&e.salt[..])
-                            .bind(&*e.payload)
-                            .bind(&*e.keys.principal)
-                            .bind(&*e.keys.route)
-                            .bind(&*e.keys.server)
-                            .bind(&*e.keys.name)
-                            .bind(&*e.keys.outcome);
+                            .bind(e.payload.clone())
+                            .bind(e.keys.principal.clone())
+                            .bind(e.keys.route.clone())
+                            .bind(e.keys.server.clone())
+                            .bind(e.keys.name.clone())
+                            .bind(e.keys.outcome.clone());
                     }
                     done = query.execute(&mut **conn).await.map(drop);
                     if done.is_err() {
@@ -315,13 +303,18 @@ impl Platform<'_> {
         // The last event of each chain that goes, before it goes.
         q!(
             tx, execute,
+            // One row by an index for each chain, or a day with many events would be sorted whole.
             pg "UPDATE audit_heads h SET from_sequence = e.sequence, from_link = e.link
-                  FROM (SELECT DISTINCT ON (tenant, writer) tenant, writer, sequence, link FROM audit_events
-                         WHERE class = $1 AND time < $2 ORDER BY tenant, writer, sequence DESC) e
-                 WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
+                  FROM audit_heads g CROSS JOIN LATERAL
+                       (SELECT a.sequence, a.link FROM audit_events a
+                         WHERE a.tenant = g.tenant AND a.class = $1 AND a.writer = g.writer AND a.time < $2
+                         ORDER BY a.sequence DESC LIMIT 1) e
+                 WHERE g.class = $1 AND h.class = $1 AND h.tenant = g.tenant AND h.writer = g.writer",
+            // Tenants by name, or the index by tenant and time would be of no use; the plus keeps it from that of chains.
             lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
                     FROM (SELECT tenant, writer, max(sequence) AS sequence, link FROM audit_events
-                           WHERE class = $1 AND time < $2 GROUP BY tenant, writer) e
+                           WHERE tenant IN (SELECT tenant FROM audit_heads) AND +class = $1 AND time < $2
+                           GROUP BY tenant, writer) e
                    WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
             number(class),
             before
@@ -349,7 +342,8 @@ impl Platform<'_> {
             super::Engine::Sqlite => q!(
                 tx,
                 execute,
-                "DELETE FROM audit_events WHERE class = $1 AND time < $2",
+                "DELETE FROM audit_events
+                  WHERE tenant IN (SELECT tenant FROM audit_heads) AND class = $1 AND time < $2",
                 number(class),
                 before
             )?,

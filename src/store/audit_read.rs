@@ -9,6 +9,47 @@ use super::{Page, StoreError, TenantScope, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, WriterId};
 use crate::base::TenantId;
 
+/// Payloads of one answer, in bytes, that bodies are read with. One event is read however long it is.
+const MOST_AT_ONCE: i64 = 4 << 20;
+
+/// Columns of an event with all that it says. `$place` is the engine's function for the place of a text in another one.
+///
+/// Bodies come last in a payload (`audit::payload`), and a quotation mark inside of a text has a backslash before it: what
+/// is looked for is found only where a field begins.
+macro_rules! whole {
+    ($place:literal) => {
+        concat!(
+            "tenant, class, writer, sequence, time, commitment, link, salt, payload, ",
+            "coalesce(",
+            $place,
+            "(payload, ',\"request_body\":\"') > 0, false) AS has_request_body, coalesce(",
+            $place,
+            "(payload, ',\"response_body\":\"') > 0, false) AS has_response_body"
+        )
+    };
+}
+
+/// The same without bodies: what nobody is shown never leaves the database.
+macro_rules! plain {
+    ($place:literal) => {
+        concat!(
+            "tenant, class, writer, sequence, time, commitment, link, salt, CASE WHEN ",
+            $place,
+            "(payload, ',\"request_body\":\"') > 0 THEN substr(payload, 1, ",
+            $place,
+            "(payload, ',\"request_body\":\"') - 1) || '}' WHEN ",
+            $place,
+            "(payload, ',\"response_body\":\"') > 0 THEN substr(payload, 1, ",
+            $place,
+            "(payload, ',\"response_body\":\"') - 1) || '}' ELSE payload END AS payload, coalesce(",
+            $place,
+            "(payload, ',\"request_body\":\"') > 0, false) AS has_request_body, coalesce(",
+            $place,
+            "(payload, ',\"response_body\":\"') > 0, false) AS has_response_body"
+        )
+    };
+}
+
 /// An event as the store has it.
 #[derive(Clone, Debug, FromRow)]
 pub struct AuditEvent {
@@ -22,8 +63,12 @@ pub struct AuditEvent {
     commitment: Vec<u8>,
     link: Vec<u8>,
     salt: Option<Vec<u8>>,
-    /// The canonical JSON; `None` once it was erased.
+    /// The canonical JSON; `None` once it was erased. Without bodies unless they were asked for.
     pub payload: Option<String>,
+    /// Whether the request's body was recorded.
+    pub has_request_body: bool,
+    /// Whether the response's body was recorded.
+    pub has_response_body: bool,
 }
 
 impl AuditEvent {
@@ -55,6 +100,17 @@ impl AuditEvent {
     /// The salt of the commitment, unless it was erased.
     pub fn salt(&self) -> Option<[u8; 16]> {
         self.salt.as_deref()?.try_into().ok()
+    }
+
+    /// Whether there is anything that only auditors read.
+    pub fn has_bodies(&self) -> bool {
+        self.has_request_body || self.has_response_body
+    }
+
+    /// Which bodies were recorded: `request`, `response`.
+    pub fn bodies(&self) -> Vec<&'static str> {
+        let there = [("request", self.has_request_body), ("response", self.has_response_body)];
+        there.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
     }
 
     /// Where a page that ends with it ends; the next one is asked for before this place.
@@ -142,7 +198,7 @@ impl From<ChainRow> for StoredChain {
 }
 
 impl Tx {
-    /// Events, the newest first, those before `before`.
+    /// Events without their bodies, the newest first, those before `before`.
     ///
     /// # Errors
     /// The database.
@@ -164,12 +220,9 @@ impl Tx {
         let class = filter.class.as_deref().map(|name| Class::parse(name).map_or(0, number));
         let to = to.min(place.time.plus(std::time::Duration::from_micros(1)));
         macro_rules! search {
-            ($caller:literal) => {
-                q!(
-                    self,
-                    all as AuditEvent,
+            (@ $place:literal, $caller:literal) => {
                     concat!(
-                        "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
+                        "SELECT ", plain!($place), " FROM audit_events
                           WHERE tenant = $1 AND time >= $2 AND time < $3
                             AND (time, class, writer, sequence) < ($4, $5, $6, $7)
                             AND ($8 IS NULL OR class = $8)
@@ -179,7 +232,13 @@ impl Tx {
                             AND ($12 IS NULL OR name = $12)
                             AND ($13 IS NULL OR outcome = $13)
                           ORDER BY time DESC, class DESC, writer DESC, sequence DESC LIMIT $14"
-                    ),
+                    )
+            };
+            ($caller:literal) => {
+                q!(
+                    self, all as AuditEvent,
+                    pg search!(@ "strpos", $caller),
+                    lite search!(@ "instr", $caller),
                     tenant.as_str(),
                     from,
                     to,
@@ -216,7 +275,7 @@ impl Tx {
         Ok(rows.into_iter().map(StoredChain::from).collect())
     }
 
-    /// Events of one chain in its order, those after `after`.
+    /// Events of one chain without their bodies, in its order, those after `after`.
     ///
     /// # Errors
     /// The database.
@@ -227,10 +286,11 @@ impl Tx {
         page: Page,
     ) -> Result<Vec<AuditEvent>, StoreError> {
         q!(
-            self,
-            all as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4 ORDER BY sequence LIMIT $5",
+            self, all as AuditEvent,
+            pg concat!("SELECT ", plain!("strpos"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4 ORDER BY sequence LIMIT $5"),
+            lite concat!("SELECT ", plain!("instr"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4 ORDER BY sequence LIMIT $5"),
             &*id.tenant,
             number(id.class),
             uuid(id.writer),
@@ -239,16 +299,76 @@ impl Tx {
         )
     }
 
-    /// The last event of a chain before a time.
+    /// The same with bodies, and so perhaps fewer of them: a few megabytes.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_range_whole(
+        &mut self,
+        id: &ChainId,
+        after: u64,
+        page: Page,
+    ) -> Result<Vec<AuditEvent>, StoreError> {
+        macro_rules! range {
+            ($place:literal) => {
+                concat!(
+                    "SELECT ",
+                    whole!($place),
+                    " FROM (SELECT e.*, sum(octet_length(coalesce(payload, ''))) OVER (ORDER BY sequence)
+                                        - octet_length(coalesce(payload, '')) AS ahead
+                              FROM (SELECT * FROM audit_events
+                                     WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence > $4
+                                     ORDER BY sequence LIMIT $5) e) w
+                      WHERE ahead < $6 ORDER BY sequence"
+                )
+            };
+        }
+        q!(
+            self, all as AuditEvent,
+            pg range!("strpos"),
+            lite range!("instr"),
+            &*id.tenant,
+            number(id.class),
+            uuid(id.writer),
+            signed(after),
+            page.limit(),
+            MOST_AT_ONCE
+        )
+    }
+
+    /// One event with its bodies.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_event(
+        &mut self,
+        id: &ChainId,
+        sequence: u64,
+    ) -> Result<Option<AuditEvent>, StoreError> {
+        q!(
+            self, optional as AuditEvent,
+            pg concat!("SELECT ", whole!("strpos"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence = $4"),
+            lite concat!("SELECT ", whole!("instr"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND sequence = $4"),
+            &*id.tenant,
+            number(id.class),
+            uuid(id.writer),
+            signed(sequence)
+        )
+    }
+
+    /// The last event of a chain before a time, without its bodies.
     ///
     /// # Errors
     /// The database.
     pub async fn audit_before(&mut self, id: &ChainId, time: Time) -> Result<Option<AuditEvent>, StoreError> {
         q!(
-            self,
-            optional as AuditEvent,
-            "SELECT tenant, class, writer, sequence, time, commitment, link, salt, payload FROM audit_events
-              WHERE tenant = $1 AND class = $2 AND writer = $3 AND time < $4 ORDER BY sequence DESC LIMIT 1",
+            self, optional as AuditEvent,
+            pg concat!("SELECT ", plain!("strpos"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND time < $4 ORDER BY sequence DESC LIMIT 1"),
+            lite concat!("SELECT ", plain!("instr"), " FROM audit_events
+              WHERE tenant = $1 AND class = $2 AND writer = $3 AND time < $4 ORDER BY sequence DESC LIMIT 1"),
             &*id.tenant,
             number(id.class),
             uuid(id.writer),
@@ -294,7 +414,7 @@ impl Tx {
 }
 
 impl TenantScope<'_> {
-    /// The tenant's events, the newest first, those before `before`.
+    /// The tenant's events without their bodies, the newest first, those before `before`.
     ///
     /// # Errors
     /// The database.
@@ -305,6 +425,20 @@ impl TenantScope<'_> {
         page: Page,
     ) -> Result<Vec<AuditEvent>, StoreError> {
         self.read().await?.audit_search(self.tenant(), filter, before, page).await
+    }
+
+    /// One event with its bodies, by its place in the tenant's chains.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_event(
+        &self,
+        class: Class,
+        writer: WriterId,
+        sequence: u64,
+    ) -> Result<Option<AuditEvent>, StoreError> {
+        let id = ChainId { tenant: self.tenant().to_string(), writer, class };
+        self.read().await?.audit_event(&id, sequence).await
     }
 }
 

@@ -1,5 +1,8 @@
 //! Takes a principal's name out of usage: their calls become those of [`ERASED`], and every other sum stays what it was.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use sqlx::FromRow;
 use sqlx::types::Uuid;
 
@@ -7,6 +10,8 @@ use super::tx::q;
 use super::{StoreError, Time, Tx};
 use crate::audit::usage::Sketch;
 
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 /// Whose calls those of erased principals are.
 pub const ERASED: &str = "[erased]";
 
@@ -112,28 +117,22 @@ macro_rules! give_away {
 }
 
 impl Tx {
-    /// Takes a principal's name out of the minutes before a time, and if `all` of hours and days as well. Whoever calls
-    /// this holds the lock on erasures. Returns how many rows.
+    /// Takes a principal's name out of the minutes before a time, and out of hours and days: `whole` says of all before it,
+    /// also those that it lies in. Whoever calls this holds the lock on erasures. Returns how many rows.
     ///
     /// Hours that have minutes of theirs are made anew of them: a roll-up that goes on at the same time may have read the
-    /// name already.
+    /// name already. Minutes first and notes after them, as drainers do.
     pub(super) async fn erase_usage(
         &mut self,
         tenant: &str,
         principal: &str,
         before: Time,
-        all: bool,
+        whole: bool,
     ) -> Result<u64, StoreError> {
-        q!(
-            self, execute,
-            pg "INSERT INTO usage_dirty (tenant, hour)
-                SELECT DISTINCT tenant, date_trunc('hour', at, 'UTC') FROM usage_minute
-                 WHERE tenant = $1 AND principal = $2 AND at < $3 ORDER BY 2
-                ON CONFLICT (tenant, hour) DO UPDATE SET hour = excluded.hour",
-            lite "INSERT INTO usage_dirty (tenant, hour)
-                  SELECT DISTINCT tenant, at - at % 3600000000 FROM usage_minute
-                   WHERE tenant = $1 AND principal = $2 AND at < $3
-                  ON CONFLICT (tenant, hour) DO UPDATE SET hour = excluded.hour",
+        let minutes = q!(
+            self,
+            scalar_all as Time,
+            "SELECT DISTINCT at FROM usage_minute WHERE tenant = $1 AND principal = $2 AND at < $3",
             tenant,
             principal,
             before
@@ -150,10 +149,21 @@ impl Tx {
             principal,
             before
         );
-        if all {
-            rows += give_away!(self, "usage_hour", [], "", "", "", "", tenant, principal, before);
-            rows += give_away!(self, "usage_day", [], "", "", "", "", tenant, principal, before);
+        let hours: BTreeSet<Time> = minutes.into_iter().map(|at| at.floor(HOUR)).collect();
+        for hour in hours {
+            q!(
+                self,
+                execute,
+                "INSERT INTO usage_dirty (tenant, hour) VALUES ($1, $2)
+                 ON CONFLICT (tenant, hour) DO UPDATE SET hour = excluded.hour",
+                tenant,
+                hour
+            )?;
         }
+        // What was said of the hour and the day in which the time lies may be from after it; it is made anew of minutes.
+        let (hour, day) = if whole { (before, before) } else { (before.floor(HOUR), before.floor(DAY)) };
+        rows += give_away!(self, "usage_hour", [], "", "", "", "", tenant, principal, hour);
+        rows += give_away!(self, "usage_day", [], "", "", "", "", tenant, principal, day);
         Ok(rows)
     }
 }

@@ -4,21 +4,20 @@
 //! any doubt (an error, a lost connection in mid-commit) the drainer asks the store where it is and goes on from there;
 //! salts come from the spool, so that a batch made again is the same batch. Spools of earlier runs come first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::usage::Usage;
-use crate::audit::{self, Auditor, Chain, ChainId, Class, Event, Leftover, Position, Spool, WriterId};
-use crate::store::{AuditBatch, AuditKeys, NewEvent, Store, StoreError, Time};
+use super::link::{Chains, Linker};
+use crate::audit::{self, Auditor, Chain, Event, Leftover, Most, Names, Position, Spool, WriterId};
+use crate::store::{AuditBatch, Store, StoreError, Time};
 
-/// Events of one transaction.
-const BATCH: usize = 1000;
+/// Events of one transaction, and bytes of them in the spool: with bodies, each may have 128 KiB.
+const BATCH: Most = Most { records: 1000, bytes: 4 << 20 };
 /// How long the drainer waits for company before it writes less than a batch.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts while the store is away: doubled each time up to the second one.
@@ -27,50 +26,13 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// How long the last events may take when the process ends; what is left then is drained by the next run.
 const LAST: Duration = Duration::from_millis(800);
-/// Events that a listener of the live tail may be behind.
-const TAIL: usize = 1024;
 const DAY_US: u64 = 86_400_000_000;
-
-/// An event as the live tail shows it.
-#[derive(Clone, Debug)]
-pub struct Drained {
-    /// Whose.
-    pub tenant: String,
-    /// Which plane.
-    pub class: Class,
-    /// Who wrote it.
-    pub writer: WriterId,
-    /// Its number in its chain.
-    pub sequence: u64,
-    /// When.
-    pub time: Time,
-    /// The canonical JSON.
-    pub payload: String,
-}
-
-/// Listens to events as they reach the store. One that is too slow misses some, and is told how many.
-#[derive(Clone, Debug)]
-pub struct Tail(broadcast::Sender<Arc<Drained>>);
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(TAIL))
-    }
-}
-
-impl Tail {
-    /// Events from now on, of all tenants: whoever listens on behalf of one has to look.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Drained>> {
-        self.0.subscribe()
-    }
-}
 
 /// The task.
 pub(super) struct Drainer {
     pub(super) store: Store,
     pub(super) auditor: Auditor,
     pub(super) dir: PathBuf,
-    pub(super) tail: Tail,
     pub(super) drained: Arc<AtomicU64>,
 }
 
@@ -104,10 +66,19 @@ impl Source<'_> {
     }
 }
 
+/// What has been written at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    events: usize,
+    /// There may be more.
+    whole: bool,
+}
+
 /// Where a writer's draining is.
 struct Cursor {
     at: Position,
-    chains: HashMap<ChainId, Chain>,
+    chains: Chains,
+    names: Names,
     /// Days whose partitions are there.
     days: BTreeSet<u64>,
 }
@@ -139,7 +110,7 @@ impl Drainer {
             let last = stop.is_cancelled();
             let step = self.step(&live, &mut cursor);
             let done = if last {
-                tokio::time::timeout(LAST, step).await.unwrap_or(Ok(0))
+                tokio::time::timeout(LAST, step).await.unwrap_or(Ok(Batch::default()))
             } else {
                 tokio::select! {
                     done = step => done,
@@ -148,16 +119,16 @@ impl Drainer {
                 }
             };
             match done {
-                Ok(n) => {
+                Ok(Batch { events, whole }) => {
                     wait = RETRY.0;
-                    self.drained.fetch_add(n as u64, Ordering::Relaxed);
+                    self.drained.fetch_add(events as u64, Ordering::Relaxed);
                     if let Some(cursor) = &cursor {
                         spool.release(cursor.at);
                     }
-                    if last && n == 0 {
+                    if last && events == 0 {
                         return;
                     }
-                    if n < BATCH && !last {
+                    if !whole && !last {
                         tokio::select! {
                             () = tokio::time::sleep(PAUSE) => {}
                             () = stop.cancelled() => {}
@@ -202,8 +173,8 @@ impl Drainer {
             let mut events = 0;
             loop {
                 match self.step(&Source::Left(&left), &mut cursor).await {
-                    Ok(0) => break,
-                    Ok(n) => events += n,
+                    Ok(Batch { events: 0, .. }) => break,
+                    Ok(batch) => events += batch.events,
                     Err(error) => {
                         complain(&error, RETRY.0);
                         return false;
@@ -221,111 +192,66 @@ impl Drainer {
         true
     }
 
-    /// Writes one batch; returns how many events it had.
-    async fn step(&self, source: &Source<'_>, cursor: &mut Option<Cursor>) -> Result<usize, StoreError> {
+    /// Writes one batch.
+    async fn step(&self, source: &Source<'_>, cursor: &mut Option<Cursor>) -> Result<Batch, StoreError> {
         let writer = source.writer();
         let now = match cursor {
             Some(cursor) => cursor,
             None => cursor.insert(self.load(writer).await?),
         };
-        let mut batch = AuditBatch {
-            writer,
-            from: now.at,
-            to: now.at,
-            events: Vec::new(),
-            heads: Vec::new(),
-            usage: Vec::new(),
-            metrics: Vec::new(),
-        };
-        let mut usage = Usage::default();
-        let mut unreadable = 0;
-        let mut moved: HashMap<ChainId, Chain> = HashMap::new();
-        batch.to = source.read(now.at, |salt, record| match Event::decode(record) {
-            Ok(event) => batch.events.push(link(&event, salt, writer, &now.chains, &mut moved, &mut usage)),
-            Err(error) => {
-                tracing::error!(event = "audit_record_unreadable", %writer, %error);
-                unreadable += 1;
+        let mut linker = Linker::new(writer, &now.chains, &mut now.names);
+        let mut events = Vec::with_capacity(BATCH.records);
+        let (mut unreadable, mut left) = (0, BATCH);
+        let to = source.read(now.at, |salt, record| {
+            left = left.after(record);
+            match Event::decode(record) {
+                Ok(event) => events.push(linker.link(&event, salt)),
+                Err(error) => {
+                    tracing::error!(event = "audit_record_unreadable", %writer, %error);
+                    unreadable += 1;
+                }
             }
         });
-        if batch.events.is_empty() && unreadable == 0 {
-            return Ok(0);
+        if events.is_empty() && unreadable == 0 {
+            return Ok(Batch::default());
         }
-        for day in batch.events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
+        let linked = linker.finish();
+        let count = events.len() + unreadable;
+        for day in events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
             if !now.days.contains(&day) {
                 self.store.platform().audit_day(Time::from_micros((day * DAY_US) as i64)).await?;
                 now.days.insert(day);
             }
         }
-        batch.heads = moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
-        batch.heads.sort_by(|a, b| a.0.cmp(&b.0));
-        (batch.usage, batch.metrics) = usage.into_parts();
+        let batch = AuditBatch {
+            writer,
+            from: now.at,
+            to,
+            events,
+            heads: linked.heads,
+            usage: linked.usage,
+            metrics: linked.metrics,
+        };
         self.store.platform().audit_write(&batch).await?;
-        now.at = batch.to;
-        now.chains.extend(moved);
-        let count = batch.events.len() + unreadable;
-        if self.tail.0.receiver_count() > 0 {
-            for event in batch.events {
-                let NewEvent { tenant, class, sequence, time, payload, .. } = event;
-                let _ =
-                    self.tail.0.send(Arc::new(Drained { tenant, class, writer, sequence, time, payload }));
-            }
-        }
-        Ok(count)
+        now.at = to;
+        now.chains.extend(linked.moved);
+        Ok(Batch { events: count, whole: left.records == 0 })
     }
 
     async fn load(&self, writer: WriterId) -> Result<Cursor, StoreError> {
         let platform = self.store.platform();
         let at = platform.audit_cursor(writer).await?;
         let chains = platform.audit_writer_chains(writer).await?;
-        let chains = chains.into_iter().map(|c| (c.id.clone(), Chain::at(&c.id, c.head))).collect();
-        Ok(Cursor { at, chains, days: BTreeSet::new() })
+        let chains = chains
+            .into_iter()
+            .map(|c| ((c.id.tenant.as_str().into(), c.id.class), Chain::at(&c.id, c.head)))
+            .collect();
+        Ok(Cursor { at, chains, names: Names::default(), days: BTreeSet::new() })
     }
 }
 
 fn day_of(time: Time) -> u64 {
     u64::try_from(time.micros()).unwrap_or(0) / DAY_US
-}
-
-/// Links an event into its chain.
-pub(super) fn link(
-    event: &Event<'_>,
-    salt: [u8; 16],
-    writer: WriterId,
-    known: &HashMap<ChainId, Chain>,
-    moved: &mut HashMap<ChainId, Chain>,
-    usage: &mut Usage,
-) -> NewEvent {
-    let mut json = Vec::with_capacity(512);
-    audit::render(event, &mut json);
-    let id = ChainId { tenant: event.tenant.to_owned(), writer, class: event.class };
-    let chain = match moved.get_mut(&id) {
-        Some(chain) => chain,
-        None => {
-            let chain = known.get(&id).cloned().unwrap_or_else(|| Chain::at(&id, id.genesis()));
-            moved.entry(id).or_insert(chain)
-        }
-    };
-    let linked = chain.append(event.time_us, &salt, &json);
-    usage.count(linked.head.time_us, event);
-    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    NewEvent {
-        tenant: event.tenant.to_owned(),
-        class: event.class,
-        sequence: linked.head.sequence,
-        time: Time::from_micros(i64::try_from(linked.head.time_us).unwrap_or(i64::MAX)),
-        commitment: linked.commitment,
-        link: linked.head.link,
-        salt,
-        // Escaped text and digits.
-        payload: String::from_utf8(json).unwrap_or_default(),
-        keys: AuditKeys {
-            principal: text(event.principal),
-            route: text(event.route),
-            server: text(event.server),
-            name: text(event.name.or(event.object)),
-            outcome: text(event.outcome),
-        },
-    }
 }
 
 fn complain(error: &StoreError, wait: Duration) {

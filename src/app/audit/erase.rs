@@ -1,13 +1,11 @@
-//! Erasing what events of a principal say, by somebody who works on the store itself.
+//! What somebody who works on the store itself does to a log, and that it is recorded in it: erasing what events of a
+//! principal say, and taking recorded bodies away.
 
-use std::collections::HashMap;
-
-use crate::audit::usage::Usage;
-use crate::audit::{Class, Event, Position, WriterId};
+use crate::audit::{Class, Event, Names, Position, WriterId};
 use crate::base::TenantId;
 use crate::store::{AuditBatch, Erasure, Store, StoreError};
 
-use super::drain::link;
+use super::link::{Chains, Linker};
 
 /// Erases, after recording in the tenant's audit that it is done. Returns what was erased.
 ///
@@ -20,30 +18,50 @@ pub async fn erase(
     author: &str,
     reason: Option<&str>,
 ) -> Result<Erasure, StoreError> {
-    let event = Event {
-        action: Some("erase_audit"),
+    record(store, tenant, "erase_audit", author, reason).await?;
+    store.platform().audit_erase(tenant, principal).await
+}
+
+/// Records in the tenant's audit that recorded bodies are about to be exported.
+///
+/// # Errors
+/// The store.
+pub async fn bodies_exported(
+    store: &Store,
+    tenant: &TenantId,
+    author: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    record(store, tenant, "read_audit_bodies", author, reason).await
+}
+
+/// Writes one event, as a writer that writes nothing else.
+async fn record(
+    store: &Store,
+    tenant: &TenantId,
+    action: &str,
+    author: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let event = &Event {
+        action: Some(action),
         principal: Some(author),
         decision: Some("allow"),
         outcome: Some("ok"),
         reason,
         ..Event::new(u64::try_from(store.now().micros()).unwrap_or(0), tenant.as_str(), Class::Control)
     };
-    record(store, &event).await?;
-    store.platform().audit_erase(tenant, principal).await
-}
-
-/// Writes one event, as a writer that writes nothing else.
-async fn record(store: &Store, event: &Event<'_>) -> Result<(), StoreError> {
     let writer = WriterId::fresh();
-    let (mut moved, mut usage) = (HashMap::new(), Usage::default());
-    let new = link(event, rand::random(), writer, &HashMap::new(), &mut moved, &mut usage);
+    let (chains, mut names) = (Chains::default(), Names::default());
+    let mut linker = Linker::new(writer, &chains, &mut names);
+    let new = linker.link(event, rand::random());
     store.platform().audit_day(new.time).await?;
     let batch = AuditBatch {
         writer,
         from: Position::default(),
         to: Position { segment: 0, offset: 1 },
         events: vec![new],
-        heads: moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect(),
+        heads: linker.finish().heads,
         usage: Vec::new(),
         metrics: Vec::new(),
     };

@@ -55,7 +55,9 @@ impl Upkeep {
             } else {
                 self.erase_late(false).await;
             }
-            while let Ok(1..) = self.store.platform().usage_roll_up().await {}
+            if let Err(error) = self.store.platform().usage_roll_up().await {
+                tracing::warn!(event = "usage_not_rolled_up", %error);
+            }
             if is_due(Some(signed), self.checkpoint_every) {
                 match self.sign().await {
                     Ok(_) => signed = now,

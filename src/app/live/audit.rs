@@ -9,14 +9,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::audit::BODIES;
 use crate::base::TenantId;
 use crate::control::events::{Hub, Topic};
 use crate::store::{AuditEvent, AuditNotice, AuditRange, Channel, Notification, Page, Store, StoreError};
 
 /// Events that are read in a second, at most.
 const PER_SECOND: u32 = 2_000;
-/// Fields of an event that are not shown here: who may read them asks the log.
-const BODIES: [&str; 2] = ["request_body", "response_body"];
 
 /// Follows until dropped.
 pub(super) async fn follow(store: Store, hub: Arc<Hub>) {
@@ -64,7 +63,7 @@ async fn take(store: &Store, hub: &Hub, ranges: Vec<AuditRange>, budget: &mut Bu
             hub.lose(Topic::Audit, Some(tenant));
             continue;
         }
-        match read(store, &range, some).await {
+        match read(store, &tenant, &range, some).await {
             Ok(events) => {
                 for event in events.iter().filter(|e| e.sequence() <= range.to) {
                     hub.publish(Topic::Audit, Some(tenant.clone()), shown(event));
@@ -81,11 +80,17 @@ async fn take(store: &Store, hub: &Hub, ranges: Vec<AuditRange>, budget: &mut Bu
     }
 }
 
-async fn read(store: &Store, range: &AuditRange, some: u32) -> Result<Vec<AuditEvent>, StoreError> {
-    let mut tx = store.platform().read().await?;
+async fn read(
+    store: &Store,
+    tenant: &TenantId,
+    range: &AuditRange,
+    some: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let mut tx = store.tenant(tenant).read().await?;
     tx.audit_range(&range.chain, range.after, Page::of(some)).await
 }
 
+/// Bodies are not read for this: who may see them asks the log.
 fn shown(event: &AuditEvent) -> Value {
     let mut payload: Option<Value> =
         event.payload.as_deref().and_then(|text| serde_json::from_str(text).ok());
@@ -98,5 +103,6 @@ fn shown(event: &AuditEvent) -> Value {
         "writer": event.writer().to_string(),
         "sequence": event.sequence(),
         "event": payload,
+        "bodies": event.bodies(),
     })
 }

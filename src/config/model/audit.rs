@@ -26,6 +26,8 @@ pub struct Audit {
     /// Fields that are masked before an event is recorded.
     #[schemars(length(max = 16))]
     pub mask: Vec<MaskedField>,
+    /// Most bytes of one body that are recorded, whatever a policy (also a tenant's own) says; up to `64KiB`.
+    pub max_body: Size,
     /// File with the key that signs checkpoints and exports, mode 0600; made if missing. Default: the key is in the store,
     /// encrypted, and the same for all replicas; a file `audit.key` in `data_dir` becomes it if the store has none yet.
     pub key_file: Option<PathBuf>,
@@ -42,6 +44,7 @@ impl Default for Audit {
             spool: Spool::default(),
             retention: Retention::default(),
             mask: Vec::new(),
+            max_body: Size::from_kib(64),
             key_file: None,
             checkpoint_every: Period::from_secs(3600),
         }
@@ -119,6 +122,10 @@ pub enum MaskedField {
     Name,
     /// The caller's id. Usage by caller is lost, too.
     Principal,
+    /// Bodies of requests: none is recorded, whatever a policy says.
+    RequestBody,
+    /// Bodies of responses: none is recorded, whatever a policy says.
+    ResponseBody,
     /// The hash of the session id.
     Session,
     /// The target's address.

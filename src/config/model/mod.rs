@@ -39,7 +39,7 @@ pub use listener::{
     MetricsListener,
 };
 pub use net::{Address, Cidr, HostPattern, HttpUrl, UrlPattern};
-pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, Rule};
+pub use policy::{DefaultEffect, Matcher, Policy, PrincipalKindName, RecordBodies, Rule};
 pub use process::{InsecureOptions, Runtime, Sessions, Shutdown};
 pub use route::Route;
 pub use samples::Samples;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::RoleName;
 use super::net::Cidr;
 use super::text::Name;
+use super::units::Size;
 
 /// An ordered list of rules; the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +55,32 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(length(min = 1, max = 4096), extend("x-tollgate-expression" = true))]
     pub when: Option<String>,
+    /// Records the bodies of requests that this rule decides in the audit, where only auditors read them. Without it no
+    /// body is recorded.
+    #[serde(default)]
+    pub record: Option<RecordBodies>,
+}
+
+/// What is recorded of the bodies of requests that a rule decides, refused ones included. `{}` records both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordBodies {
+    /// Whether the request's body is recorded, as the client sent it.
+    pub request: bool,
+    /// Whether the answer's body is recorded, as the client got it. Of an event stream: the message that ends the call.
+    pub response: bool,
+    /// Bytes of each body that are kept; what is longer is cut, and the event says by how much. From `1B` to `64KiB`.
+    pub max: Size,
+    /// Names of JSON members whose values are replaced by `[redacted]` before anything is recorded, at any depth and in
+    /// whatever case they are written. What does not say its name, such as prose, is not found.
+    #[schemars(length(max = 100))]
+    pub redact: Vec<String>,
+}
+
+impl Default for RecordBodies {
+    fn default() -> Self {
+        Self { request: true, response: true, max: Size::from_kib(16), redact: Vec::new() }
+    }
 }
 
 impl Rule {

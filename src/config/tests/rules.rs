@@ -582,3 +582,43 @@ fn log_filters_name_parts_and_levels() {
         expect(&with(filter), "bad-value", &format!("\"{filter}\""), &["does not set the level of a part"]);
     }
 }
+
+#[test]
+fn what_is_recorded_of_bodies_has_bounds_and_can_be_recorded() {
+    let rule = |record: &str| policy(&format!("{{ allow: {{}}, record: {record} }}"));
+    for record in ["{}", "{ response: false, max: 64KiB }", "{ max: 1B, redact: [pin, \"card number\"] }"] {
+        clean(&rule(record));
+    }
+    clean(&policy("{ allow: { tools: [a] } }, { deny: { tools: [b] }, record: {} }"));
+    expect(&rule("{ max: 65KiB }"), "out-of-range", "65KiB", &["`65KiB`", "from `1B` to `64KiB`"]);
+    expect(&rule("{ max: 0B }"), "out-of-range", "0B", &["from `1B` to `64KiB`"]);
+    expect(&rule("{ redact: [\"\"] }"), "empty", "\"\"", &["an empty text"]);
+    let long = "x".repeat(129);
+    expect(&rule(&format!("{{ redact: [{long}] }}")), "bad-length", "xxx", &["1 to 128 bytes"]);
+    expect(&rule("{ request: false, response: false }"), "contradiction", "record", &["neither"]);
+    expect(&rule("{ body: true }"), "unknown-key", "body: true", &["`request`"]);
+    expect(&rule("true"), "wrong-type", "true }", &["a map"]);
+    for (audit, at, words) in [
+        ("enabled: false", "{}, record: {}", "the audit is off"),
+        ("mask: [request_body, response_body]", "{}, record: {}", "`audit.mask`"),
+    ] {
+        let text = format!("{}audit: {{ {audit} }}\n", rule("{}"));
+        let loaded = load_text(&text);
+        let found = only(&loaded, "no-effect");
+        assert!(found.to_string().contains(words) && loaded.validated.is_some(), "{found}");
+        assert_eq!(found.line, place(&text, at).0);
+    }
+    let text = format!("{}audit: {{ mask: [request_body] }}\n", rule("{ response: false }"));
+    expect(&text, "no-effect", "record", &["`audit.mask`"]);
+    let text = format!("{}audit: {{ max_body: 1KiB }}\n", rule("{ max: 2KiB }"));
+    expect(&text, "no-effect", "2KiB", &["no more than `1KiB`"]);
+    let methods =
+        "{ allow: { methods: [\"notifications/*\", subscriptions/listen] }, record: { request: false } }";
+    expect(&policy(methods), "no-effect", "record", &["no response is recorded"]);
+    expect(
+        &format!("{BASE}audit: {{ max_body: 1MiB }}\n"),
+        "out-of-range",
+        "1MiB",
+        &["from `1B` to `64KiB`", "mask: [request_body, response_body]"],
+    );
+}

@@ -5,11 +5,15 @@ use std::collections::HashSet;
 use super::Context;
 use super::routes::patterns;
 use super::shadow::shadows;
-use crate::config::model::{DefaultEffect, Matcher, Name, Policy, Rule};
+use crate::config::model::{DefaultEffect, MaskedField, Matcher, Name, Policy, RecordBodies, Rule, Size};
 use crate::config::path::Path;
 
 /// Rules of one policy compared with each other; comparing is quadratic.
 const MAX_COMPARED: usize = 300;
+/// Most bytes of a body that an event can hold.
+pub(super) const MAX_BODY: Size = Size::from_kib(64);
+/// Longest name of what is redacted, in bytes.
+const MAX_REDACTED_NAME: usize = 128;
 
 pub(super) fn validate(context: &mut Context<'_>) {
     let document = context.document;
@@ -52,6 +56,9 @@ fn check_rule(context: &mut Context<'_>, rule: &Rule, path: &Path) {
         (Some(matcher), None) => check_matcher(context, matcher, &path.key("allow")),
         (None, Some(matcher)) => check_matcher(context, matcher, &path.key("deny")),
     }
+    if let Some(record) = &rule.record {
+        check_record(context, rule, record, &path.key("record"));
+    }
     if let Some(when) = &rule.when
         && let Err(problem) = (context.hooks.expression)(when)
     {
@@ -61,6 +68,59 @@ fn check_rule(context: &mut Context<'_>, rule: &Rule, path: &Path) {
             .error("bad-expression", &path.key("when"), format!("the expression does not compile: {problem}"))
             .expected("a CEL expression that gives true or false");
     }
+}
+
+fn check_record(context: &mut Context<'_>, rule: &Rule, record: &RecordBodies, path: &Path) {
+    if record.max == Size::from_bytes(0) || record.max > MAX_BODY {
+        context
+            .error("out-of-range", &path.key("max"), format!("`{}` is out of range", record.max))
+            .expected(format!("a size from `1B` to `{MAX_BODY}`"));
+    }
+    for (i, name) in record.redact.iter().enumerate() {
+        if name.is_empty() || name.len() > MAX_REDACTED_NAME {
+            context
+                .error("bad-length", &path.key("redact").index(i), "this is no name of a member")
+                .expected(format!("1 to {MAX_REDACTED_NAME} bytes"));
+        }
+    }
+    if !record.request && !record.response {
+        context
+            .error("contradiction", path, "a record of neither request nor response")
+            .hint("remove `record`, or one of the two `false`");
+        return;
+    }
+    let audit = &context.document.audit;
+    let masked = |field| audit.mask.contains(&field);
+    let (enabled, most) = (audit.enabled, audit.max_body);
+    let request = record.request && !masked(MaskedField::RequestBody);
+    let response = record.response && !masked(MaskedField::ResponseBody);
+    let answered = rule.effect().is_none_or(|(_, matcher)| may_be_answered(matcher));
+    if !enabled {
+        context
+            .warning("no-effect", path, "nothing is recorded: the audit is off")
+            .hint("remove `record`, or `enabled: false` of `audit`");
+    } else if !request && !response {
+        context
+            .warning("no-effect", path, "no body is recorded: `audit.mask` has all that this rule asks for")
+            .hint("remove `record`, or what `audit.mask` says of bodies");
+    } else if !request && !answered {
+        context
+            .warning("no-effect", path, "no response is recorded: none of the rule's methods has one")
+            .hint("`request: true` records what the client sends");
+    } else if record.max > most && record.max <= MAX_BODY {
+        context.warning(
+            "no-effect",
+            &path.key("max"),
+            format!("`audit.max_body` allows no more than `{most}`"),
+        );
+    }
+}
+
+/// Whether anything that the matcher matches is answered with one message: notifications are not, and streams that stay
+/// open are not recorded.
+fn may_be_answered(matcher: &Matcher) -> bool {
+    let silent = |method: &String| method.starts_with("notifications/") || method == "subscriptions/listen";
+    matcher.methods.is_empty() || !matcher.methods.iter().all(silent)
 }
 
 fn check_matcher(context: &mut Context<'_>, matcher: &Matcher, path: &Path) {

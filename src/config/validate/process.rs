@@ -79,6 +79,12 @@ fn audit(context: &mut Context<'_>) {
             .error("contradiction", &base.key("spool.max_size"), "the spool has no room for three segments")
             .expected(format!("at least three times `segment_size`, `{}`", spool.segment_size));
     }
+    if audit.max_body == Size::from_bytes(0) || audit.max_body > super::policies::MAX_BODY {
+        context
+            .error("out-of-range", &base.key("max_body"), format!("`{}` is out of range", audit.max_body))
+            .expected(format!("a size from `1B` to `{}`", super::policies::MAX_BODY))
+            .hint("to record no bodies at all: `mask: [request_body, response_body]`");
+    }
     context.period(base.key("checkpoint_every"), audit.checkpoint_every, Period::from_secs(60), DAY);
 }
 

@@ -14,22 +14,25 @@ use utoipa_axum::routes;
 
 use super::in_tenant::Path;
 use super::{Api, When};
-use crate::audit::Class;
+use crate::audit::{BODIES, Class};
 use crate::base::TenantId;
-use crate::control::extract::{Caller, Params};
+use crate::control::extract::{At, Params};
 use crate::control::gate::Gated as _;
 use crate::control::page::{Fingerprint, Page, Slice};
-use crate::control::permission::{Permission, holds};
 use crate::control::problem::{FieldError, Problem};
 use crate::store::{AuditEvent, AuditFilter, AuditPlace, Grain, Page as Rows, Time, UsageBy, UsageFilter};
 
-/// Fields of an event that only auditors read.
-const BODIES: [&str; 2] = ["request_body", "response_body"];
 /// Most entries of a ranking.
 const MAX_TOP: u32 = 500;
+/// Most intervals of a series: a week of minutes.
+const MAX_POINTS: u32 = 7 * 24 * 60;
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
-    router.operation(routes!(search_audit)).operation(routes!(usage_series)).operation(routes!(usage_top))
+    router
+        .operation(routes!(search_audit))
+        .operation(routes!(read_audit_bodies))
+        .operation(routes!(usage_series))
+        .operation(routes!(usage_top))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -69,12 +72,51 @@ struct EventView {
     time: When,
     /// `data` or `control`.
     class: &'static str,
+    /// The process that wrote its chain.
+    writer: String,
     /// Its number in its chain.
     sequence: u64,
-    /// What happened; absent once it was erased. Recorded bodies are shown to auditors only.
+    /// What happened, without recorded bodies; absent once it was erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     event: Option<Value>,
+    /// Which bodies were recorded: `request`, `response`. They are read one event at a time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bodies: Vec<&'static str>,
+}
+
+/// One event.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+struct Place {
+    /// Whose.
+    #[param(max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*$")]
+    #[allow(dead_code, reason = "the gate has read it")]
+    tenant: String,
+    /// `data` or `control`.
+    class: String,
+    /// The process that wrote its chain.
+    #[param(max_length = 64)]
+    writer: String,
+    /// Its number in its chain.
+    sequence: u64,
+}
+
+/// What was recorded of the bodies of a request.
+#[derive(Serialize, ToSchema)]
+struct BodiesView {
+    /// As the client sent it, or its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
+    /// How many bytes of it are missing in that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_cut: Option<u64>,
+    /// As the client got it, or its beginning. Of an event stream: the message that ended the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<String>,
+    /// How many bytes of it are missing in that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_cut: Option<u64>,
 }
 
 /// Reads a parameter that is a time.
@@ -103,13 +145,12 @@ pub(super) fn filter(times: [Option<&str>; 2], others: AuditFilter) -> Result<Au
 
 /// Search the audit log
 ///
-/// The newest first.
+/// The newest first. Recorded bodies are not in it; each event says which there are.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit", tag = "audit", params(Path, Search),
     responses((status = 200, description = "Events.", body = Page<EventView>)))]
 async fn search_audit(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Caller(actor): Caller,
     Params(ask): Params<Search>,
 ) -> Result<Answer<Page<EventView>>, Problem> {
     let filter = filter(
@@ -136,8 +177,37 @@ async fn search_audit(
     let rows = Rows::of(slice.limit as u32 + 1);
     let found = api.store()?.tenant(&tenant).audit_search(&filter, before, rows).await?;
     let page = slice.page(found, |event| vec![mark(&event.place())]);
-    let bodies = holds(&actor, Permission::AuditBodies);
-    Ok(Answer(page.map(|event| shown(&event, bodies))))
+    Ok(Answer(page.map(|event| shown(&event))))
+}
+
+/// Read the recorded bodies of an event
+///
+/// For auditors only. Each look is itself in the log, refused ones, too.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit/{class}/{writer}/{sequence}/bodies", tag = "audit", params(Place),
+    responses((status = 200, description = "What was recorded of them.", body = BodiesView),
+        (status = 404, description = "There is no such event, or nothing was recorded of its bodies.")))]
+async fn read_audit_bodies(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    At(place): At<Place>,
+) -> Result<Answer<BodiesView>, Problem> {
+    let (Some(class), Ok(writer)) = (Class::parse(&place.class), place.writer.parse()) else {
+        return Err(Problem::not_found());
+    };
+    let scope = api.store()?.tenant(&tenant);
+    let event = scope.audit_event(class, writer, place.sequence).await?;
+    let payload = event.filter(AuditEvent::has_bodies).and_then(|event| event.payload);
+    let payload = payload.ok_or_else(Problem::not_found)?;
+    let mut fields: serde_json::Map<String, Value> =
+        serde_json::from_str(&payload).map_err(Problem::internal)?;
+    let mut text = |name: &str| match fields.remove(name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let [request, response] = BODIES.map(&mut text);
+    let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+    let (request_cut, response_cut) = (number("request_cut"), number("response_cut"));
+    Ok(Answer(BodiesView { request, request_cut, response, response_cut }))
 }
 
 /// A place in the log as one value of a cursor.
@@ -149,19 +219,20 @@ fn place(mark: &Value) -> Option<AuditPlace> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(mark.as_str()?).ok()?).ok()
 }
 
-fn shown(event: &AuditEvent, bodies: bool) -> EventView {
+fn shown(event: &AuditEvent) -> EventView {
     let mut payload: Option<Value> =
         event.payload.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    if let Some(Value::Object(fields)) = &mut payload
-        && !bodies
-    {
+    // The store has left them out; this holds even if it had not.
+    if let Some(Value::Object(fields)) = &mut payload {
         BODIES.iter().for_each(|field| drop(fields.remove(*field)));
     }
     EventView {
         time: event.time.into(),
         class: event.class().as_str(),
+        writer: event.writer().to_string(),
         sequence: event.sequence(),
         event: payload,
+        bodies: event.bodies(),
     }
 }
 
@@ -257,6 +328,11 @@ async fn usage_series(
     let filter =
         UsageFilter { principal: ask.principal, route: ask.route, server: ask.server, tool: ask.tool };
     let grain = grain(ask.grain.as_deref())?;
+    if to.since(from) > grain.length() * MAX_POINTS {
+        let most =
+            format!("at most {MAX_POINTS} intervals are given at once: ask for less, or for longer ones");
+        return Err(Problem::parameter("from", most));
+    }
     let points = api.store()?.tenant(&tenant).usage_series(grain, from, to, &filter).await?;
     let items = points.into_iter().map(|p| UsageView {
         key: BTreeMap::from([("at", p.at.to_string())]),

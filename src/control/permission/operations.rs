@@ -84,6 +84,7 @@ pub const OPERATIONS: &[Operation] = &[
     on("put_secret", SecretsWrite, Tenant, Always),
     on("delete_secret", SecretsWrite, Tenant, Always),
     on("search_audit", AuditRead, Tenant, Always),
+    on("read_audit_bodies", AuditBodies, Tenant, Always),
     on("export_audit", AuditRead, Tenant, Always),
     on("erase_audit", AuditErase, Tenant, Always),
     on("usage_series", UsageRead, Tenant, Refusals),

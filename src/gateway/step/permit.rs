@@ -1,9 +1,11 @@
 //! Whether a message may go on: limits, methods, restrictions of the key, policy (request path, steps 5 and 6).
 
+use bytes::Bytes;
 use http::HeaderName;
 
 use crate::gateway::observe::Observation;
 use crate::gateway::respond::Failure;
+use crate::gateway::send::Sort;
 use crate::gateway::serve::Caller;
 use crate::gateway::{Gateway, Stop, headers};
 use crate::limit::{self, Incoming, is_exempt};
@@ -26,6 +28,7 @@ impl Gateway {
         seen: &mut Observation<'_>,
         common: &mut headers::Common<'_>,
         caller: &Caller,
+        body: &Bytes,
         message: &Message<'_>,
         modern: bool,
     ) -> Result<(), Stop> {
@@ -55,7 +58,28 @@ impl Gateway {
         {
             return Err(Failure::unknown_item("tool", tool).into());
         }
-        self.authorize(seen, caller, message, item)
+        let decided = self.authorize(seen, caller, body, message, item);
+        if seen.recording.is_some() {
+            self.make_room(seen, decided.is_ok()).await?;
+        }
+        decided
+    }
+
+    /// Room for the bodies that a policy wants recorded. A call that goes on is refused without it, as any other without
+    /// room for its event; one that is refused anyway has its event without bodies, and so has any where events may be
+    /// lost.
+    async fn make_room(&self, seen: &mut Observation<'_>, goes_on: bool) -> Result<(), Stop> {
+        let Some(recording) = &mut seen.recording else { return Ok(()) };
+        let (audit, bytes) = (&self.parts.audit, recording.room());
+        let room = if goes_on {
+            audit.admit_bodies(&mut seen.credit, bytes).await
+        } else {
+            Ok(audit.try_admit_bodies(&mut seen.credit, bytes).is_ok())
+        };
+        if !matches!(room, Ok(true)) {
+            recording.lose();
+        }
+        room.map(drop).map_err(|_| Failure::audit_full().into())
     }
 
     /// Step 5: takes from every limit or from none. Waits only if a shared limit has no leased tokens.
@@ -140,6 +164,7 @@ impl Gateway {
         &self,
         seen: &mut Observation<'_>,
         caller: &Caller,
+        body: &Bytes,
         message: &Message<'_>,
         item: Item<'_>,
     ) -> Result<(), Stop> {
@@ -148,6 +173,9 @@ impl Gateway {
         let arguments = arguments.filter(|_| policy.reads_arguments());
         let facts = policy_facts(seen, caller, message.method_name(), item, arguments);
         let decision = policy.decide(&facts);
+        if let Some(record) = policy.recorded(&decision) {
+            seen.record(record, body, matches!(Sort::of(message), Sort::Call | Sort::Handshake));
+        }
         if decision.is_allowed() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use crate::base::{Role, TenantId};
 use crate::config::model::{self, DefaultEffect, LimitBackend, LimitFail, LimitKey};
 use crate::config::{RuleFinding, Validated};
 use crate::limit::{Backend, CostSpec, KeyPart, Limit, LimitSpec, Outage, Rate, Rates};
-use crate::policy::{Effect, Finding, Policy, PolicySpec, RuleSpec};
+use crate::policy::{Effect, Finding, Policy, PolicySpec, Record, RuleSpec};
 
 /// The compiled rules of a document, by name.
 pub(super) struct Rules {
@@ -139,6 +139,12 @@ fn rule_spec(rule: &model::Rule) -> Option<RuleSpec> {
         servers: matcher.servers.iter().map(|s| s.as_str().to_owned()).collect(),
         cidrs: matcher.cidr.iter().map(|c| c.get()).collect(),
         when: rule.when.clone(),
+        record: rule.record.as_ref().map(|record| Record {
+            request: record.request,
+            response: record.response,
+            max: usize::try_from(record.max.bytes()).unwrap_or(usize::MAX),
+            redact: record.redact.iter().map(|name| name.as_str().into()).collect(),
+        }),
         ..RuleSpec::new(if allow { Effect::Allow } else { Effect::Deny })
     })
 }

@@ -1,10 +1,12 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
 mod audit_api;
+mod bodies;
 mod canary;
 mod documents;
 pub mod events;
 mod health;
+mod hostile;
 mod identities;
 mod outage;
 mod planes;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tollgate::app::{checkpoint, checkpoint_all};
 use tollgate::audit::usage::Usage;
 use tollgate::audit::{
-    AuditKey, Chain, ChainId, Class, Event, Finding, Position, Report, WriterId, render, verify,
+    AuditKey, Chain, ChainId, Class, Event, Finding, Keys, Names, Position, Report, WriterId, render, verify,
 };
 use tollgate::store::{
-    AuditBatch, AuditFilter, AuditKeys, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time,
-    UsageBy, UsageFilter, export,
+    AuditBatch, AuditFilter, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time, UsageBy,
+    UsageFilter, export,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -21,6 +21,7 @@ each_engine!(
     an_export_is_proved_and_what_was_done_to_the_tables_is_found,
     old_days_go_and_the_rest_is_still_proved,
     erased_events_say_nothing_and_the_chain_holds,
+    bodies_are_read_event_by_event_and_a_few_megabytes_at_once,
     usage_adds_up_and_roll_ups_may_be_done_again,
 );
 
@@ -47,27 +48,21 @@ impl Writer {
             self.at.offset += 100;
             let id = ChainId { tenant: event.tenant.to_owned(), writer: self.id, class: event.class };
             let chain = self.chains.entry(id.clone()).or_insert_with(|| Chain::at(&id, id.genesis()));
-            let mut json = Vec::new();
+            let mut json = String::new();
             render(event, &mut json);
             let salt = [self.at.offset as u8; 16];
-            let linked = chain.append(event.time_us, &salt, &json);
-            usage.count(linked.head.time_us, event);
+            let linked = chain.append(event.time_us, &salt, json.as_bytes());
+            let keys = Keys::of(event, &mut Names::default());
+            usage.count(linked.head.time_us, event, &keys);
             new.push(NewEvent {
-                tenant: id.tenant,
                 class: event.class,
                 sequence: linked.head.sequence,
                 time: Time::from_micros(linked.head.time_us as i64),
                 commitment: linked.commitment,
                 link: linked.head.link,
                 salt,
-                payload: String::from_utf8(json).unwrap(),
-                keys: AuditKeys {
-                    principal: event.principal.unwrap_or_default().to_owned(),
-                    route: event.route.unwrap_or_default().to_owned(),
-                    server: event.server.unwrap_or_default().to_owned(),
-                    name: event.name.unwrap_or_default().to_owned(),
-                    outcome: event.outcome.unwrap_or_default().to_owned(),
-                },
+                payload: json.into(),
+                keys,
             });
         }
         let heads = self.chains.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
@@ -334,4 +329,89 @@ async fn usage_adds_up_and_roll_ups_may_be_done_again(fixture: Fixture) {
     // As many of usage as of metrics.
     assert_eq!(platform.usage_forget_minutes(to).await.unwrap(), 8);
     assert_eq!(scope.usage_series(Grain::Hour, from, to, &all).await.unwrap().len(), 2);
+}
+
+async fn bodies_are_read_event_by_event_and_a_few_megabytes_at_once(fixture: Fixture) {
+    let (store, platform, key) = (&fixture.store, fixture.store.platform(), AuditKey::ephemeral());
+    let tricky = r#"x,"request_body":"y"#;
+    let body = [br#"{"s3cret":"\u0000","x":""#.as_slice(), &vec![b'z'; 60_000], b"\"}"].concat();
+    let mut writer = Writer::new();
+    let mut count = 0;
+    for chunk in 0..20u64 {
+        let events: Vec<Event<'_>> = (0..10)
+            .map(|i| {
+                let plain = event("a", START_US + chunk * 10 + i, "ann", tricky);
+                match i % 4 {
+                    0 => plain,
+                    1 => Event { request_body: Some(&body), request_cut: Some(7), ..plain },
+                    2 => Event { response_body: Some(&body), ..plain },
+                    _ => Event { request_body: Some(&body), response_body: Some(b"s3cret"), ..plain },
+                }
+            })
+            .collect();
+        count += events.len();
+        platform.audit_write(&writer.batch(&events)).await.unwrap();
+    }
+    let id = tenant("a");
+    let scope = store.tenant(&id);
+    let listed = scope.audit_search(&AuditFilter::default(), None, Page::of(1000)).await.unwrap();
+    assert_eq!(listed.len(), count);
+    for event in &listed {
+        let payload = event.payload.as_deref().unwrap();
+        let json: serde_json::Value = serde_json::from_str(payload).unwrap();
+        assert!(payload.len() < 500 && !payload.contains("s3cret") && json["name"] == tricky, "{payload}");
+        let whole =
+            scope.audit_event(event.class(), event.writer(), event.sequence()).await.unwrap().unwrap();
+        let whole: serde_json::Value = serde_json::from_str(whole.payload.as_deref().unwrap()).unwrap();
+        assert_eq!(whole["request_body"].is_string(), event.has_request_body);
+        assert_eq!(whole["response_body"].is_string(), event.has_response_body);
+        assert_eq!(whole["request_cut"], json["request_cut"]);
+    }
+    assert_eq!(listed.iter().filter(|e| e.has_bodies()).count(), 140);
+    let chain = ChainId { tenant: "a".to_owned(), writer: writer.id, class: Class::Data };
+    let mut tx = platform.read().await.unwrap();
+    let plain = tx.audit_range(&chain, 0, Page::of(1000)).await.unwrap();
+    assert!(plain.len() == count && plain.iter().all(|e| !e.payload.as_ref().unwrap().contains("s3cret")));
+    let (mut after, mut pages) = (0, 0);
+    loop {
+        let page = tx.audit_range_whole(&chain, after, Page::of(1000)).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.sequence();
+        pages += 1;
+        let bytes: usize = page.iter().map(|e| e.payload.as_ref().unwrap().len()).sum();
+        assert!(bytes < (4 << 20) + 70_000, "{bytes}");
+    }
+    assert!(after == count as u64 && pages >= 2, "{after} {pages}");
+    drop(tx);
+    let every = AuditFilter::default();
+    let whole = exported(store, &key, &every).await;
+    let report = proved(&whole, &key, None).unwrap();
+    assert_eq!((report.events, report.omitted), (count as u64, 0));
+    let exported_as = async |format, bodies| {
+        let mut file = Vec::new();
+        export(store, &key, &id, &every, format, bodies, &mut file).await.unwrap();
+        String::from_utf8(file).unwrap()
+    };
+    let hidden = exported_as(ExportFormat::JsonLines, false).await;
+    let report = proved(hidden.as_bytes(), &key, None).unwrap();
+    assert_eq!((report.events, report.omitted), (60, 140), "commitments, and still proved");
+    assert!(!hidden.contains("s3cret"));
+    for (format, bodies) in [
+        (ExportFormat::Csv, true),
+        (ExportFormat::Csv, false),
+        (ExportFormat::Cef, true),
+        (ExportFormat::Cef, false),
+    ] {
+        let table = exported_as(format, bodies).await;
+        assert!(table.lines().count() >= count && !table.contains("s3cret"), "{format:?}");
+    }
+    assert!(platform.audit_erase(&id, "ann").await.unwrap() >= count as u64);
+    let erased = exported(store, &key, &every).await;
+    assert_eq!(proved(&erased, &key, None).unwrap().erased, count as u64);
+    assert!(!String::from_utf8(erased).unwrap().contains("s3cret"));
+    let gone = scope.audit_event(Class::Data, writer.id, 2).await.unwrap().unwrap();
+    assert!(gone.payload.is_none() && !gone.has_bodies());
+    // Of another tenant there is nothing by the same name.
+    let other = tenant("b");
+    assert!(store.tenant(&other).audit_event(Class::Data, writer.id, 2).await.unwrap().is_none());
 }

@@ -12,11 +12,14 @@ mod kill;
 mod migrations;
 mod plans;
 mod plans_history;
+mod races;
 mod revisions;
 mod samples;
 mod secrets;
 mod signing_key;
+mod silence;
 mod tls;
+mod usage;
 
 use std::sync::Arc;
 
