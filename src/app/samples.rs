@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::core::Core;
 use crate::config::model;
-use crate::store::Store;
+use crate::store::{Fault, Store};
 use crate::telemetry::{MAX_SAMPLE_BATCHES, SampleBatch, Sampler};
 
 /// How often finished minutes are stored.
@@ -44,10 +44,14 @@ pub(super) async fn keep(core: Core) {
         before = dropped;
         store(&core.store, writer, &mut waiting).await;
         let now = tokio::time::Instant::now();
-        if forgot.is_none_or(|at| now - at >= FORGET_EVERY)
-            && core.store.platform().forget_samples(core.store.now().minus(retention)).await.is_ok()
-        {
-            forgot = Some(now);
+        if forgot.is_none_or(|at| now - at >= FORGET_EVERY) {
+            match core.store.platform().forget_samples(core.store.now().minus(retention)).await {
+                Ok(_) => forgot = Some(now),
+                Err(error) if error.fault() == Fault::Store => {
+                    tracing::debug!(event = "samples_not_forgotten", %error);
+                }
+                Err(error) => tracing::warn!(event = "samples_not_forgotten", %error),
+            }
         }
     }
 }
