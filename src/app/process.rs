@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::app::admin::Admin;
-use crate::app::audit::{AuditLedger, Tail};
+use crate::app::audit::AuditLedger;
 use crate::app::certificates::Certificates;
 use crate::app::core::Core;
 use crate::app::database::{Database, Opening};
@@ -248,11 +248,6 @@ impl Process {
     pub fn reload(&self) {
         self.telemetry.access.reopen();
         self.reloader.reload("signal");
-    }
-
-    /// Events of the audit as they reach the store; `None` without an audit.
-    pub fn audit_tail(&self) -> Option<&Tail> {
-        self.audit.as_ref().map(|audit| &audit.tail)
     }
 
     /// What reloads.

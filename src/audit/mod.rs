@@ -23,6 +23,7 @@
 //! | `redact` | bodies without what is not to be recorded |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
+//! | `names` | what events are searched and counted by |
 //! | `usage` | counts and latency sketches by minute |
 
 mod auditor;
@@ -32,6 +33,7 @@ mod export;
 mod key;
 mod latency;
 mod leftover;
+mod names;
 mod payload;
 mod redact;
 mod segment;
@@ -49,6 +51,7 @@ pub use export::{Exporter, Range, Stored};
 pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
 pub use leftover::{Leftover, leftovers, size_of};
+pub use names::{Keys, Names};
 pub use payload::{BODIES, render, without_bodies};
 pub use redact::{redact, whole_characters};
 pub use segment::{Position, WriterId};

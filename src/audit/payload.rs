@@ -7,7 +7,7 @@
 //! SQL in `store::audit_read`.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::fmt::Write as _;
 
 use super::event::Event;
 use super::hex;
@@ -29,8 +29,8 @@ pub fn without_bodies(payload: &str) -> Cow<'_, str> {
 }
 
 /// Appends the event as one JSON object. Tenant, class and time are not in it: they belong to the link.
-pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
-    out.push(b'{');
+pub fn render(event: &Event<'_>, out: &mut String) {
+    out.push('{');
     let begin = out.len();
     for (name, value) in event.named_texts() {
         key(out, begin, name);
@@ -54,7 +54,9 @@ pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
     }
     if let Some(id) = event.request_id {
         key(out, begin, "request_id");
-        let _ = write!(out, "\"{}\"", uuid::Uuid::from_bytes(id));
+        out.push('"');
+        out.push_str(uuid::Uuid::from_bytes(id).hyphenated().encode_lower(&mut [0; 36]));
+        out.push('"');
     }
     if let Some(id) = event.trace_id {
         key(out, begin, "trace_id");
@@ -72,26 +74,26 @@ pub fn render(event: &Event<'_>, out: &mut Vec<u8>) {
             string(out, &String::from_utf8_lossy(body));
         }
     }
-    out.push(b'}');
+    out.push('}');
 }
 
-fn key(out: &mut Vec<u8>, begin: usize, name: &'static str) {
+fn key(out: &mut String, begin: usize, name: &'static str) {
     if out.len() > begin {
-        out.push(b',');
+        out.push(',');
     }
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
 }
 
-fn string(out: &mut Vec<u8>, value: &str) {
+fn string(out: &mut String, value: &str) {
     // Most values are names: nothing to escape.
     if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
-        out.push(b'"');
-        out.extend_from_slice(value.as_bytes());
-        out.push(b'"');
+        out.push('"');
+        out.push_str(value);
+        out.push('"');
     } else {
-        serde_json::to_writer(out, value).expect("a Vec takes all bytes");
+        out.push_str(&serde_json::to_string(value).expect("a text always serializes"));
     }
 }
 
@@ -102,9 +104,9 @@ mod tests {
 
     #[test]
     fn fields_come_in_one_order_and_any_text_is_json() {
-        let text = "a\"b\\c\n\u{1}ü";
+        let name = "a\"b\\c\n\u{1}ü";
         let event = Event {
-            name: Some(text),
+            name: Some(name),
             principal: Some("ann"),
             status: Some(200),
             session: Some(255),
@@ -115,21 +117,20 @@ mod tests {
             request_body: Some(b"{\xff}"),
             ..Event::new(5, "t", Class::Data)
         };
-        let mut out = Vec::new();
-        render(&event, &mut out);
-        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert_eq!(json["name"], text);
+        let mut text = String::new();
+        render(&event, &mut text);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["name"], name);
         assert_eq!(json["session"], "00000000000000ff");
         assert_eq!(json["request_id"], "01010101-0101-0101-0101-010101010101");
         assert_eq!(json["request_body"], "{\u{fffd}}");
-        let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with(r#"{"principal":"ann","name":"#) && text.contains(r#""status":200,"session""#),
             "{text}"
         );
-        let mut empty = Vec::new();
+        let mut empty = String::new();
         render(&Event::new(5, "t", Class::Data), &mut empty);
-        assert_eq!(empty, b"{}");
+        assert_eq!(empty, "{}");
     }
 
     #[test]
@@ -138,9 +139,9 @@ mod tests {
         let plain = Event { name: Some(tricky), request_cut: Some(3), ..Event::new(5, "t", Class::Data) };
         let secret: &[u8] = br#"{"a":"s3cret","response_body":"s3cret"}"#;
         let text = |event: &Event<'_>| {
-            let mut out = Vec::new();
+            let mut out = String::new();
             render(event, &mut out);
-            String::from_utf8(out).unwrap()
+            out
         };
         let without = text(&plain);
         for (request, response) in [(Some(secret), Some(secret)), (None, Some(secret)), (Some(secret), None)]

@@ -7,11 +7,13 @@
 //! and their latencies are in a form that a database can work with ([`Latency`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sketches_ddsketch::{Config, DDSketch};
 
 use super::event::{Class, Event};
 use super::latency::Latency;
+use super::names::Keys;
 
 /// Microseconds of a minute.
 const MINUTE_US: u64 = 60_000_000;
@@ -20,17 +22,17 @@ const MINUTE_US: u64 = 60_000_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Whose.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// The beginning of the minute, in microseconds since the Unix epoch.
     pub minute_us: u64,
     /// The caller; empty if it was not known.
-    pub principal: String,
+    pub principal: Arc<str>,
     /// The route; empty if there was none.
-    pub route: String,
+    pub route: Arc<str>,
     /// The server; empty if none was asked.
-    pub server: String,
+    pub server: Arc<str>,
     /// The tool of a `tools/call`; empty for anything else.
-    pub tool: String,
+    pub tool: Arc<str>,
 }
 
 /// What is counted.
@@ -125,13 +127,13 @@ fn config() -> Config {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MetricKey {
     /// Whose.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// The beginning of the minute, in microseconds since the Unix epoch.
     pub minute_us: u64,
     /// The route; empty if there was none.
-    pub route: String,
+    pub route: Arc<str>,
     /// The server; empty if none was asked.
-    pub server: String,
+    pub server: Arc<str>,
 }
 
 /// A minute of a route and server.
@@ -167,25 +169,26 @@ const FAILURES: [&str; 3] = ["timeout", "upstream_error", "upstream_unavailable"
 /// Usage and metrics of a batch of events.
 #[derive(Debug, Default)]
 pub struct Usage {
-    cells: HashMap<Key, Cell>,
-    metrics: HashMap<MetricKey, Metric>,
+    cells: HashMap<Key, Cell, ahash::RandomState>,
+    metrics: HashMap<MetricKey, Metric, ahash::RandomState>,
+    /// What stands for no tool.
+    none: Arc<str>,
 }
 
 impl Usage {
-    /// Counts an event; `time_us` is the time it has in its chain. Actions of operators are no usage.
-    pub fn count(&mut self, time_us: u64, event: &Event<'_>) {
+    /// Counts an event; `time_us` is the time it has in its chain, `keys` are the event's. Actions of operators are no usage.
+    pub fn count(&mut self, time_us: u64, event: &Event<'_>, keys: &Keys) {
         if event.class != Class::Data {
             return;
         }
-        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        let tool = event.name.filter(|_| event.method == Some("tools/call"));
+        let is_call = event.name.is_some() && event.method == Some("tools/call");
         let key = Key {
-            tenant: event.tenant.to_owned(),
+            tenant: keys.tenant.clone(),
             minute_us: time_us / MINUTE_US * MINUTE_US,
-            principal: text(event.principal),
-            route: text(event.route),
-            server: text(event.server),
-            tool: text(tool),
+            principal: keys.principal.clone(),
+            route: keys.route.clone(),
+            server: keys.server.clone(),
+            tool: if is_call { keys.name.clone() } else { self.none.clone() },
         };
         let cell = self.cells.entry(key).or_default();
         cell.calls += 1;
@@ -195,10 +198,10 @@ impl Usage {
         let took = event.duration_us.unwrap_or(0);
         cell.sketch.add_us(took);
         let key = MetricKey {
-            tenant: event.tenant.to_owned(),
+            tenant: keys.tenant.clone(),
             minute_us: time_us / MINUTE_US * MINUTE_US,
-            route: text(event.route),
-            server: text(event.server),
+            route: keys.route.clone(),
+            server: keys.server.clone(),
         };
         let metric = self.metrics.entry(key).or_default();
         metric.calls += 1;
@@ -220,6 +223,7 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Names;
     use super::*;
 
     #[test]
@@ -234,9 +238,10 @@ mod tests {
                 duration_us: Some((i + 1) * 1000),
                 ..Event::new(0, "t", Class::Data)
             };
-            usage.count(MINUTE_US * 5 + i, &event);
-            usage.count(MINUTE_US * 6, &event);
-            usage.count(0, &Event::new(0, "t", Class::Control));
+            let keys = Keys::of(&event, &mut Names::default());
+            usage.count(MINUTE_US * 5 + i, &event, &keys);
+            usage.count(MINUTE_US * 6, &event, &keys);
+            usage.count(0, &Event::new(0, "t", Class::Control), &keys);
         }
         let (cells, metrics) = usage.into_parts();
         assert_eq!((cells.len(), metrics.len()), (2, 2));
@@ -244,7 +249,7 @@ mod tests {
         assert_eq!((metric.calls, metric.errors, metric.failures), (1000, 100, 100));
         assert_eq!((metric.busy_us, metric.latency.count()), (500_500_000, 1000));
         let (key, cell) = &cells[0];
-        assert_eq!((key.minute_us, key.tool.as_str()), (MINUTE_US * 5, "echo"));
+        assert_eq!((key.minute_us, &*key.tool), (MINUTE_US * 5, "echo"));
         assert_eq!((cell.calls, cell.errors, cell.bytes_in), (1000, 100, 2000));
         let back = Sketch::from_bytes(&cell.sketch.to_bytes()).unwrap();
         let mut both = back.clone();

@@ -34,11 +34,11 @@ fn rows(writer: u8, class: Class, count: u64) -> Rows {
                 status: Some(200),
                 ..Event::new(0, "acme", class)
             };
-            let mut text = Vec::new();
+            let mut text = String::new();
             payload::render(&event, &mut text);
             let salt = [i as u8 ^ writer; 16];
-            let linked = chain.append(1_000_000 * (i + 1), &salt, &text);
-            Row { linked, content: Some((salt, String::from_utf8(text).unwrap())) }
+            let linked = chain.append(1_000_000 * (i + 1), &salt, text.as_bytes());
+            Row { linked, content: Some((salt, text)) }
         })
         .collect();
     Rows { id, rows }

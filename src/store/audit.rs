@@ -4,25 +4,26 @@
 //! the writer is locked first and must be where the batch begins, so that a batch whose commit got lost on the way back is
 //! never written twice.
 
+use std::sync::Arc;
+
 use sqlx::types::Uuid;
 
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
 use super::tx::{Conn, q};
 use super::{Channel, Platform, StoreError, Time, Tx};
-use crate::audit::{ChainId, Class, Hash, Head, Position, WriterId, usage};
+use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
 use crate::base::TenantId;
 
-/// Rows of one statement on SQLite: the statement's text is the same for all full chunks, and so prepared once.
-const CHUNK: usize = 64;
+/// Rows of one statement on SQLite. A batch is cut into the largest that fit, so that few statements are ever prepared,
+/// and each stays so.
+const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
 /// Columns of an event.
 const COLUMNS: usize = 14;
 
 /// One event on its way into the store.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Whose.
-    pub tenant: String,
     /// Which plane.
     pub class: Class,
     /// Its number in its chain.
@@ -36,24 +37,9 @@ pub struct NewEvent {
     /// The salt of the commitment.
     pub salt: [u8; 16],
     /// The canonical JSON.
-    pub payload: String,
-    /// Copies of fields of the payload that are searched by; empty if absent.
+    pub payload: Arc<str>,
+    /// Whose it is, and copies of fields of the payload that are searched by.
     pub keys: Keys,
-}
-
-/// Fields that events are searched by.
-#[derive(Clone, Debug, Default)]
-pub struct Keys {
-    /// The caller.
-    pub principal: String,
-    /// The route.
-    pub route: String,
-    /// The server.
-    pub server: String,
-    /// The tool, prompt or resource, or the object of an action.
-    pub name: String,
-    /// How it ended.
-    pub outcome: String,
 }
 
 /// What one transaction of the drainer writes.
@@ -93,7 +79,7 @@ impl Tx {
                               server, name, outcome)",
                 )
                 .bind(writer)
-                .bind(column(|e| &e.tenant))
+                .bind(column(|e| &e.keys.tenant))
                 .bind(events.iter().map(|e| number(e.class)).collect::<Vec<i16>>())
                 .bind(events.iter().map(|e| signed(e.sequence)).collect::<Vec<i64>>())
                 .bind(events.iter().map(|e| e.time).collect::<Vec<Time>>())
@@ -112,12 +98,15 @@ impl Tx {
             }
             Conn::Sqlite(conn) => {
                 let mut done = Ok(());
-                for chunk in events.chunks(CHUNK) {
+                let mut rest = events;
+                while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
+                    let (chunk, others) = rest.split_at(size);
+                    rest = others;
                     // Made of numbers only.
-                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(chunk.len())));
+                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(size)));
                     for e in chunk {
                         query = query
-                            .bind(&*e.tenant)
+                            .bind(e.keys.tenant.clone())
                             .bind(number(e.class))
                             .bind(writer)
                             .bind(signed(e.sequence))
@@ -125,12 +114,12 @@ impl Tx {
                             .bind(&e.commitment[..])
                             .bind(&e.link[..])
                             .bind(&e.salt[..])
-                            .bind(&*e.payload)
-                            .bind(&*e.keys.principal)
-                            .bind(&*e.keys.route)
-                            .bind(&*e.keys.server)
-                            .bind(&*e.keys.name)
-                            .bind(&*e.keys.outcome);
+                            .bind(e.payload.clone())
+                            .bind(e.keys.principal.clone())
+                            .bind(e.keys.route.clone())
+                            .bind(e.keys.server.clone())
+                            .bind(e.keys.name.clone())
+                            .bind(e.keys.outcome.clone());
                     }
                     done = query.execute(&mut **conn).await.map(drop);
                     if done.is_err() {

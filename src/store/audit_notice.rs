@@ -38,7 +38,7 @@ impl AuditNotice {
         let mut ranges: BTreeMap<(&str, i16), (u64, u64)> = BTreeMap::new();
         for event in &batch.events {
             let before = event.sequence.saturating_sub(1);
-            let range = ranges.entry((&event.tenant, number(event.class))).or_insert((before, before));
+            let range = ranges.entry((&*event.keys.tenant, number(event.class))).or_insert((before, before));
             range.1 = event.sequence;
         }
         let writer = batch.writer.to_string();
@@ -76,20 +76,19 @@ impl AuditNotice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Class, Position};
-    use crate::store::{AuditKeys, NewEvent, Time};
+    use crate::audit::{Class, Keys, Position};
+    use crate::store::{NewEvent, Time};
 
     fn event(tenant: &str, sequence: u64) -> NewEvent {
         NewEvent {
-            tenant: tenant.to_owned(),
             class: Class::Data,
             sequence,
             time: Time::from_micros(1),
             commitment: [0; 32],
             link: [0; 32],
             salt: [0; 16],
-            payload: "{}".to_owned(),
-            keys: AuditKeys::default(),
+            payload: "{}".into(),
+            keys: Keys { tenant: tenant.into(), ..Keys::default() },
         }
     }
 

@@ -113,7 +113,11 @@ fn sqlite(settings: &StoreSettings) -> Result<SqlitePools, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY);
+        .busy_timeout(BUSY)
+        // The last pages of each table are written again and again: the longer the log, the fewer of them reach the file.
+        .pragma("wal_autocheckpoint", "4096")
+        // A log that one large transaction made long is cut again.
+        .pragma("journal_size_limit", "67108864");
     let writer = PoolOptions::new()
         .max_connections(1)
         .acquire_timeout(settings.connect_timeout.max(BUSY))

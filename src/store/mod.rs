@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-pub use audit::{AuditBatch, Keys as AuditKeys, NewEvent};
+pub use audit::{AuditBatch, NewEvent};
 pub use audit_export::{ExportError, ExportFormat, ExportSink, export};
 pub use audit_notice::{AuditNotice, AuditRange};
 pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};

@@ -183,7 +183,7 @@ impl Tx {
                 signed(cell.bytes_out),
                 sketch.to_bytes()
             )?;
-            let hour = (key.tenant.as_str(), at.floor(HOUR));
+            let hour = (&*key.tenant, at.floor(HOUR));
             if !hours.contains(&hour) {
                 hours.push(hour);
             }

@@ -1,4 +1,4 @@
-//! One run that compares: direct, both bare pass-throughs and Tollgate, round after round.
+//! One run that compares: direct, both bare pass-throughs and Tollgate with and without its audit, round after round.
 //!
 //! Everything is pinned to one core: that gives the steadiest processor times on a machine that is shared, and rates that
 //! mean little by themselves. In a round the subjects take turns row by row, in an order that moves from round to round,
@@ -55,6 +55,9 @@ const DIRECT: &str = "direct";
 const MIMALLOC: &str = "bare mimalloc";
 const GLIBC: &str = "bare glibc";
 const TOLLGATE: &str = "tollgate";
+/// The same without an audit: what the bare pass-throughs have none of either.
+const UNAUDITED: &str = "tollgate, no audit";
+const SUBJECTS: [&str; 5] = [DIRECT, MIMALLOC, GLIBC, TOLLGATE, UNAUDITED];
 /// Streams over which the delivery of events is measured, and events per second on all of them.
 const DELIVERY_STREAMS: usize = 100;
 const DELIVERY_PACE: f64 = 500.0;
@@ -276,7 +279,7 @@ impl Bench {
     fn run(&mut self) -> Result<()> {
         for round in 0..self.options.rounds {
             eprintln!("round {} of {}", round + 1, self.options.rounds);
-            let mut names = [DIRECT, MIMALLOC, GLIBC, TOLLGATE];
+            let mut names = SUBJECTS;
             let turn = round % names.len();
             names.rotate_left(turn);
             for name in names {
@@ -304,8 +307,8 @@ impl Bench {
         match name {
             MIMALLOC => bare("bare-mimalloc"),
             GLIBC => bare("bare-glibc"),
-            TOLLGATE => {
-                let dir = self.dir.join("tollgate");
+            TOLLGATE | UNAUDITED => {
+                let dir = self.dir.join(name.replace([',', ' '], "-"));
                 let _ = std::fs::remove_dir_all(&dir);
                 let setup = Setup {
                     binary: self.tollgate.clone(),
@@ -313,6 +316,7 @@ impl Bench {
                     upstreams: self.fixtures.iter().map(|(_, address)| *address).collect(),
                     data_threads: 1,
                     core,
+                    audit: name == TOLLGATE,
                     valkey: None,
                     key_file: None,
                 };
@@ -330,7 +334,7 @@ impl Bench {
                 if let Subject::Tollgate(gateway) = subject
                     && row == "json"
                 {
-                    self.refusals(gateway, subject)?;
+                    self.refusals(name, gateway, subject)?;
                 }
             }
         }
@@ -347,7 +351,7 @@ impl Bench {
         Ok(())
     }
 
-    fn refusals(&mut self, gateway: &Gateway, subject: &Subject) -> Result<()> {
+    fn refusals(&mut self, name: &str, gateway: &Gateway, subject: &Subject) -> Result<()> {
         let endpoint = gateway.endpoint();
         let tight = gateway.refusing();
         // The one call that the route allows.
@@ -359,7 +363,7 @@ impl Bench {
             [("401", anonymous, 401), ("401 forged", forged, 401), ("429", tight, 429)]
         {
             let outcome = self.load(&endpoint, Work::Refused, status, None, subject)?;
-            self.note(row, TOLLGATE, &outcome);
+            self.note(row, name, &outcome);
         }
         Ok(())
     }
@@ -464,7 +468,7 @@ impl Bench {
         let streams = if self.options.smoke { 10 } else { DELIVERY_STREAMS };
         let (mut holder, _) = Holder::start(endpoint, streams, Kind::Get, Some(self.options.core))?;
         // Through Tollgate the streams are spread over both.
-        let shares = if name == TOLLGATE { 2.0 } else { 1.0 };
+        let shares = if name == TOLLGATE || name == UNAUDITED { 2.0 } else { 1.0 };
         for (_, address) in &self.fixtures {
             pace(*address, Some(DELIVERY_PACE / shares))?;
         }
@@ -487,8 +491,6 @@ impl Bench {
 
     fn goals(&self) -> Vec<Goal> {
         let f = &self.figures;
-        let ratio =
-            |row: &str, over: &str, base: &str| f.compare((row, TOLLGATE), (over, base), |a, b| a / b);
         let over_direct = |row: &str| f.compare((row, TOLLGATE), (row, DIRECT), |a, b| a - b);
         let goal = |what: &str, measured: f64, must: f64, stretch: f64, unit: &'static str| Goal {
             what: what.to_owned(),
@@ -497,52 +499,40 @@ impl Bench {
             stretch,
             unit,
         };
-        let mut goals = vec![
-            goal(
-                "CPU per call, JSON, to bare mimalloc",
-                ratio("cpu json", "cpu json", MIMALLOC),
-                1.25,
-                0.85,
-                "",
-            ),
-            goal(
-                "CPU per call, SSE, to bare mimalloc",
-                ratio("cpu sse", "cpu sse", MIMALLOC),
-                1.25,
-                0.85,
-                "",
-            ),
-            goal(
-                "CPU per call, no session, to bare mimalloc",
-                ratio("cpu modern", "cpu modern", MIMALLOC),
-                1.25,
-                0.85,
-                "",
-            ),
-            goal(
-                "CPU per new session, to bare mimalloc",
-                ratio("cpu session", "cpu session", MIMALLOC),
-                1.3,
-                0.95,
-                "",
-            ),
-            goal("CPU of a 401, to a relayed call", ratio("cpu 401", "cpu json", TOLLGATE), 0.5, 0.3, ""),
-            goal(
-                "CPU of a 401 for a forged token",
-                ratio("cpu 401 forged", "cpu json", TOLLGATE),
-                0.5,
-                0.3,
-                "",
-            ),
-            goal("CPU of a 429, to a relayed call", ratio("cpu 429", "cpu json", TOLLGATE), 0.5, 0.3, ""),
+        let mut goals = Vec::new();
+        // What is compared has no audit: the first figures are of the same work, the others of what is there by default.
+        for (subject, note) in [(UNAUDITED, ""), (TOLLGATE, ", audited")] {
+            for (what, row, must, stretch) in [
+                ("CPU per call, JSON", "cpu json", 1.25, 0.85),
+                ("CPU per call, SSE", "cpu sse", 1.25, 0.85),
+                ("CPU per call, no session", "cpu modern", 1.25, 0.85),
+                ("CPU per new session", "cpu session", 1.3, 0.95),
+            ] {
+                let measured = f.compare((row, subject), (row, MIMALLOC), |a, b| a / b);
+                goals.push(goal(&format!("{what}, to bare mimalloc{note}"), measured, must, stretch, ""));
+            }
+            for (what, row) in [("no token", "cpu 401"), ("a forged token", "cpu 401 forged")] {
+                let measured = f.compare((row, subject), ("cpu json", subject), |a, b| a / b);
+                goals.push(goal(&format!("CPU of a 401, {what}, to a call{note}"), measured, 0.5, 0.3, ""));
+            }
+            let measured = f.compare(("cpu 429", subject), ("cpu json", subject), |a, b| a / b);
+            goals.push(goal(&format!("CPU of a 429, to a call{note}"), measured, 0.5, 0.3, ""));
+        }
+        goals.extend([
             goal("added p50", over_direct("latency p50"), 100.0, 75.0, "µs"),
             goal("event delivery over direct, p50", over_direct("delivery p50"), 100.0, 50.0, "µs"),
             goal("event delivery over direct, p99", over_direct("delivery p99"), 1000.0, 500.0, "µs"),
-        ];
+        ]);
         for (streams, kind, what) in self.memory_rows() {
             let row = memory_row(streams, kind);
             goals.push(goal(&what, f.median(&row, TOLLGATE), 60.0, 20.0, "KiB"));
-            goals.push(goal(&format!("{what}, to bare glibc"), ratio(&row, &row, GLIBC), 1.0, 0.34, ""));
+            goals.push(goal(
+                &format!("{what}, to bare glibc"),
+                f.compare((&row, TOLLGATE), (&row, GLIBC), |a, b| a / b),
+                1.0,
+                0.34,
+                "",
+            ));
         }
         goals
     }
@@ -583,7 +573,7 @@ impl Bench {
             machine.text(),
             self.options.rounds,
             self.options.core,
-            report::samples(&self.figures, &labels, &[DIRECT, MIMALLOC, GLIBC, TOLLGATE]),
+            report::samples(&self.figures, &labels, &SUBJECTS),
             report::goals(&goals),
             self.errors
         );

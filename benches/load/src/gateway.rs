@@ -29,6 +29,8 @@ pub struct Setup {
     pub data_threads: usize,
     /// Core it is pinned to.
     pub core: Option<usize>,
+    /// Whether it records what it decides. It does by default, and so in everything but a comparison of the two.
+    pub audit: bool,
     /// The server of shared limits. With one there are routes more: `shared`, which refuses most calls of many, and
     /// `wide_shared` and `wide_local`, which refuse none.
     pub valkey: Option<SocketAddr>,
@@ -155,6 +157,7 @@ fn configuration(setup: &Setup, mcp: SocketAddr, admin: SocketAddr, variant: u64
     let (threads, burst, refresh) = (setup.data_threads, 1_000_000 + variant, 300 + variant % 60);
     let tool = format!("tool_{variant}");
     let (shared_routes, shared_limits, valkey) = shared(setup.valkey);
+    let audit = setup.audit;
     let key_file = setup.key_file.as_ref();
     let sessions =
         key_file.map_or_else(String::new, |path| format!("sessions: {{ key_file: \"{}\" }}\n", quoted(path)));
@@ -167,6 +170,7 @@ listeners:
   admin: {{ address: {admin} }}
 runtime: {{ data_threads: {threads}, control_threads: 1 }}
 data_dir: "{dir}/data"
+audit: {{ enabled: {audit} }}
 servers:
   - name: fixture
     http: {{ targets: [{targets}] }}

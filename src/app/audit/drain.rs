@@ -4,20 +4,17 @@
 //! any doubt (an error, a lost connection in mid-commit) the drainer asks the store where it is and goes on from there;
 //! salts come from the spool, so that a batch made again is the same batch. Spools of earlier runs come first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::usage::Usage;
-use crate::audit::{
-    self, Auditor, Chain, ChainId, Class, Event, Leftover, Most, Position, Spool, WriterId, without_bodies,
-};
-use crate::store::{AuditBatch, AuditKeys, NewEvent, Store, StoreError, Time};
+use super::link::{Chains, Linker};
+use crate::audit::{self, Auditor, Chain, Event, Leftover, Most, Names, Position, Spool, WriterId};
+use crate::store::{AuditBatch, Store, StoreError, Time};
 
 /// Events of one transaction, and bytes of them in the spool: with bodies, each may have 128 KiB.
 const BATCH: Most = Most { records: 1000, bytes: 4 << 20 };
@@ -29,50 +26,13 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// How long the last events may take when the process ends; what is left then is drained by the next run.
 const LAST: Duration = Duration::from_millis(800);
-/// Events that a listener of the live tail may be behind.
-const TAIL: usize = 1024;
 const DAY_US: u64 = 86_400_000_000;
-
-/// An event as the live tail shows it.
-#[derive(Clone, Debug)]
-pub struct Drained {
-    /// Whose.
-    pub tenant: String,
-    /// Which plane.
-    pub class: Class,
-    /// Who wrote it.
-    pub writer: WriterId,
-    /// Its number in its chain.
-    pub sequence: u64,
-    /// When.
-    pub time: Time,
-    /// The canonical JSON, without bodies.
-    pub payload: String,
-}
-
-/// Listens to events as they reach the store. One that is too slow misses some, and is told how many.
-#[derive(Clone, Debug)]
-pub struct Tail(broadcast::Sender<Arc<Drained>>);
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(TAIL))
-    }
-}
-
-impl Tail {
-    /// Events from now on, of all tenants: whoever listens on behalf of one has to look.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Drained>> {
-        self.0.subscribe()
-    }
-}
 
 /// The task.
 pub(super) struct Drainer {
     pub(super) store: Store,
     pub(super) auditor: Auditor,
     pub(super) dir: PathBuf,
-    pub(super) tail: Tail,
     pub(super) drained: Arc<AtomicU64>,
 }
 
@@ -117,7 +77,8 @@ struct Batch {
 /// Where a writer's draining is.
 struct Cursor {
     at: Position,
-    chains: HashMap<ChainId, Chain>,
+    chains: Chains,
+    names: Names,
     /// Days whose partitions are there.
     days: BTreeSet<u64>,
 }
@@ -238,110 +199,59 @@ impl Drainer {
             Some(cursor) => cursor,
             None => cursor.insert(self.load(writer).await?),
         };
-        let mut batch = AuditBatch {
-            writer,
-            from: now.at,
-            to: now.at,
-            events: Vec::new(),
-            heads: Vec::new(),
-            usage: Vec::new(),
-            metrics: Vec::new(),
-        };
-        let mut usage = Usage::default();
+        let mut linker = Linker::new(writer, &now.chains, &mut now.names);
+        let mut events = Vec::with_capacity(BATCH.records);
         let (mut unreadable, mut left) = (0, BATCH);
-        let mut moved: HashMap<ChainId, Chain> = HashMap::new();
-        batch.to = source.read(now.at, |salt, record| {
+        let to = source.read(now.at, |salt, record| {
             left = left.after(record);
             match Event::decode(record) {
-                Ok(event) => {
-                    batch.events.push(link(&event, salt, writer, &now.chains, &mut moved, &mut usage))
-                }
+                Ok(event) => events.push(linker.link(&event, salt)),
                 Err(error) => {
                     tracing::error!(event = "audit_record_unreadable", %writer, %error);
                     unreadable += 1;
                 }
             }
         });
-        if batch.events.is_empty() && unreadable == 0 {
+        if events.is_empty() && unreadable == 0 {
             return Ok(Batch::default());
         }
-        for day in batch.events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
+        let linked = linker.finish();
+        let count = events.len() + unreadable;
+        for day in events.iter().map(|e| day_of(e.time)).collect::<BTreeSet<_>>() {
             if !now.days.contains(&day) {
                 self.store.platform().audit_day(Time::from_micros((day * DAY_US) as i64)).await?;
                 now.days.insert(day);
             }
         }
-        batch.heads = moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
-        batch.heads.sort_by(|a, b| a.0.cmp(&b.0));
-        (batch.usage, batch.metrics) = usage.into_parts();
+        let batch = AuditBatch {
+            writer,
+            from: now.at,
+            to,
+            events,
+            heads: linked.heads,
+            usage: linked.usage,
+            metrics: linked.metrics,
+        };
         self.store.platform().audit_write(&batch).await?;
-        now.at = batch.to;
-        now.chains.extend(moved);
-        let done = Batch { events: batch.events.len() + unreadable, whole: left.records == 0 };
-        if self.tail.0.receiver_count() > 0 {
-            for event in batch.events {
-                let NewEvent { tenant, class, sequence, time, payload, .. } = event;
-                let payload = without_bodies(&payload).into_owned();
-                let _ =
-                    self.tail.0.send(Arc::new(Drained { tenant, class, writer, sequence, time, payload }));
-            }
-        }
-        Ok(done)
+        now.at = to;
+        now.chains.extend(linked.moved);
+        Ok(Batch { events: count, whole: left.records == 0 })
     }
 
     async fn load(&self, writer: WriterId) -> Result<Cursor, StoreError> {
         let platform = self.store.platform();
         let at = platform.audit_cursor(writer).await?;
         let chains = platform.audit_writer_chains(writer).await?;
-        let chains = chains.into_iter().map(|c| (c.id.clone(), Chain::at(&c.id, c.head))).collect();
-        Ok(Cursor { at, chains, days: BTreeSet::new() })
+        let chains = chains
+            .into_iter()
+            .map(|c| ((c.id.tenant.as_str().into(), c.id.class), Chain::at(&c.id, c.head)))
+            .collect();
+        Ok(Cursor { at, chains, names: Names::default(), days: BTreeSet::new() })
     }
 }
 
 fn day_of(time: Time) -> u64 {
     u64::try_from(time.micros()).unwrap_or(0) / DAY_US
-}
-
-/// Links an event into its chain.
-pub(super) fn link(
-    event: &Event<'_>,
-    salt: [u8; 16],
-    writer: WriterId,
-    known: &HashMap<ChainId, Chain>,
-    moved: &mut HashMap<ChainId, Chain>,
-    usage: &mut Usage,
-) -> NewEvent {
-    let mut json = Vec::with_capacity(512);
-    audit::render(event, &mut json);
-    let id = ChainId { tenant: event.tenant.to_owned(), writer, class: event.class };
-    let chain = match moved.get_mut(&id) {
-        Some(chain) => chain,
-        None => {
-            let chain = known.get(&id).cloned().unwrap_or_else(|| Chain::at(&id, id.genesis()));
-            moved.entry(id).or_insert(chain)
-        }
-    };
-    let linked = chain.append(event.time_us, &salt, &json);
-    usage.count(linked.head.time_us, event);
-    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    NewEvent {
-        tenant: event.tenant.to_owned(),
-        class: event.class,
-        sequence: linked.head.sequence,
-        time: Time::from_micros(i64::try_from(linked.head.time_us).unwrap_or(i64::MAX)),
-        commitment: linked.commitment,
-        link: linked.head.link,
-        salt,
-        // Escaped text and digits.
-        payload: String::from_utf8(json).unwrap_or_default(),
-        keys: AuditKeys {
-            principal: text(event.principal),
-            route: text(event.route),
-            server: text(event.server),
-            name: text(event.name.or(event.object)),
-            outcome: text(event.outcome),
-        },
-    }
 }
 
 fn complain(error: &StoreError, wait: Duration) {

@@ -1,14 +1,11 @@
 //! What somebody who works on the store itself does to a log, and that it is recorded in it: erasing what events of a
 //! principal say, and taking recorded bodies away.
 
-use std::collections::HashMap;
-
-use crate::audit::usage::Usage;
-use crate::audit::{Class, Event, Position, WriterId};
+use crate::audit::{Class, Event, Names, Position, WriterId};
 use crate::base::TenantId;
 use crate::store::{AuditBatch, Store, StoreError};
 
-use super::drain::link;
+use super::link::{Chains, Linker};
 
 /// Erases, after recording in the tenant's audit that it is done. Returns how many events.
 ///
@@ -55,15 +52,16 @@ async fn record(
         ..Event::new(u64::try_from(store.now().micros()).unwrap_or(0), tenant.as_str(), Class::Control)
     };
     let writer = WriterId::fresh();
-    let (mut moved, mut usage) = (HashMap::new(), Usage::default());
-    let new = link(event, rand::random(), writer, &HashMap::new(), &mut moved, &mut usage);
+    let (chains, mut names) = (Chains::default(), Names::default());
+    let mut linker = Linker::new(writer, &chains, &mut names);
+    let new = linker.link(event, rand::random());
     store.platform().audit_day(new.time).await?;
     let batch = AuditBatch {
         writer,
         from: Position::default(),
         to: Position { segment: 0, offset: 1 },
         events: vec![new],
-        heads: moved.iter().map(|(id, chain)| (id.clone(), chain.head())).collect(),
+        heads: linker.finish().heads,
         usage: Vec::new(),
         metrics: Vec::new(),
     };

@@ -3,6 +3,7 @@
 mod drain;
 mod erase;
 mod ledger;
+mod link;
 mod upkeep;
 
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use drain::{Drained, Tail};
 pub use erase::{bodies_exported, erase};
 pub use upkeep::{checkpoint, checkpoint_all};
 
@@ -90,8 +90,6 @@ fn mask(fields: &[MaskedField]) -> Mask {
 pub(super) struct Running {
     /// What checkpoints and exports are signed with.
     pub(super) key: Arc<AuditKey>,
-    /// Events as they reach the store.
-    pub(super) tail: Tail,
     /// The drainer, which ends a moment after it was told to.
     pub(super) drainer: tokio::task::JoinHandle<()>,
 }
@@ -100,13 +98,11 @@ pub(super) struct Running {
 pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>, StartError> {
     let Some(spool) = core.audit.spool() else { return Ok(None) };
     let key = Arc::new(AuditKey::open(&key_file(&core.model))?);
-    let tail = Tail::default();
     let drained = Arc::new(AtomicU64::new(0));
     let drainer = Drainer {
         store: core.store.clone(),
         auditor: core.audit.clone(),
         dir: spool_dir(&core.model),
-        tail: tail.clone(),
         drained: drained.clone(),
     };
     let upkeep = Upkeep {
@@ -120,7 +116,7 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>,
     runtimes.control(report(core.audit.clone(), core.state.metrics.clone(), drained));
     // It is told to end, and not cut off: the last events are still to be written.
     let drainer = runtimes.control.spawn(drainer.run(runtimes.background.clone()));
-    Ok(Some(Running { key, tail, drainer }))
+    Ok(Some(Running { key, drainer }))
 }
 
 /// Keeps the metrics. Ends with the process.

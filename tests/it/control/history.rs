@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate::audit::usage::Usage;
-use tollgate::audit::{Class, Event, Position, WriterId};
+use tollgate::audit::{Class, Event, Keys, Names, Position, WriterId};
 use tollgate::store::{AuditBatch, HealthChange, HealthSample, Time};
 
 use super::plane::Plane;
@@ -60,6 +60,7 @@ async fn furnished() -> Plane {
     let changes: Vec<HealthChange> = (0..5).map(|i| change("a", i)).chain([change("b", 0)]).collect();
     plane.store.platform().put_health(&minutes, &changes).await.unwrap();
     let mut usage = Usage::default();
+    let mut names = Names::default();
     for i in 0..200u64 {
         let time = u64::try_from(START).unwrap() * 1_000_000 + i * 1_000_000;
         for server in ["weather", "files"] {
@@ -76,7 +77,7 @@ async fn furnished() -> Plane {
                 bytes_out: Some(2),
                 ..Event::new(time, "a", Class::Data)
             };
-            usage.count(time, &event);
+            usage.count(time, &event, &Keys::of(&event, &mut names));
         }
     }
     let (usage, metrics) = usage.into_parts();

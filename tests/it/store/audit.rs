@@ -6,11 +6,11 @@ use std::time::Duration;
 use tollgate::app::{checkpoint, checkpoint_all};
 use tollgate::audit::usage::Usage;
 use tollgate::audit::{
-    AuditKey, Chain, ChainId, Class, Event, Finding, Position, Report, WriterId, render, verify,
+    AuditKey, Chain, ChainId, Class, Event, Finding, Keys, Names, Position, Report, WriterId, render, verify,
 };
 use tollgate::store::{
-    AuditBatch, AuditFilter, AuditKeys, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time,
-    UsageBy, UsageFilter, export,
+    AuditBatch, AuditFilter, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time, UsageBy,
+    UsageFilter, export,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -48,27 +48,21 @@ impl Writer {
             self.at.offset += 100;
             let id = ChainId { tenant: event.tenant.to_owned(), writer: self.id, class: event.class };
             let chain = self.chains.entry(id.clone()).or_insert_with(|| Chain::at(&id, id.genesis()));
-            let mut json = Vec::new();
+            let mut json = String::new();
             render(event, &mut json);
             let salt = [self.at.offset as u8; 16];
-            let linked = chain.append(event.time_us, &salt, &json);
-            usage.count(linked.head.time_us, event);
+            let linked = chain.append(event.time_us, &salt, json.as_bytes());
+            let keys = Keys::of(event, &mut Names::default());
+            usage.count(linked.head.time_us, event, &keys);
             new.push(NewEvent {
-                tenant: id.tenant,
                 class: event.class,
                 sequence: linked.head.sequence,
                 time: Time::from_micros(linked.head.time_us as i64),
                 commitment: linked.commitment,
                 link: linked.head.link,
                 salt,
-                payload: String::from_utf8(json).unwrap(),
-                keys: AuditKeys {
-                    principal: event.principal.unwrap_or_default().to_owned(),
-                    route: event.route.unwrap_or_default().to_owned(),
-                    server: event.server.unwrap_or_default().to_owned(),
-                    name: event.name.unwrap_or_default().to_owned(),
-                    outcome: event.outcome.unwrap_or_default().to_owned(),
-                },
+                payload: json.into(),
+                keys,
             });
         }
         let heads = self.chains.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tollgate::app::upkeep;
 use tollgate::audit::usage::Usage;
-use tollgate::audit::{Class, Event, Position, WriterId};
+use tollgate::audit::{Class, Event, Keys, Names, Position, WriterId};
 use tollgate::config::model::HistoryRetention;
 use tollgate::store::{
     AuditBatch, Engine, Grain, HealthChange, HealthPlace, HealthSample, Heartbeat, NewUser, Page, Past,
@@ -178,6 +178,7 @@ async fn other_tenants_have_a_history_of_their_own(fixture: Fixture) {
 /// Requests of three routes and callers over two hours, as the drainer writes them.
 fn requests() -> AuditBatch {
     let mut usage = Usage::default();
+    let mut names = Names::default();
     let mut random = 12_345u64;
     for i in 0..3_000u64 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -202,7 +203,7 @@ fn requests() -> AuditBatch {
             bytes_out: Some(20),
             ..Event::new(time, "acme", Class::Data)
         };
-        usage.count(time, &event);
+        usage.count(time, &event, &Keys::of(&event, &mut names));
     }
     let (usage, metrics) = usage.into_parts();
     let to = Position { segment: 0, offset: 8 };

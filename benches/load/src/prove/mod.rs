@@ -125,6 +125,7 @@ impl Stage {
             dir: scratch.0.join("tollgate"),
             upstreams: servers.iter().map(|(_, address)| *address).collect(),
             data_threads: usize::from(core.is_some()),
+            audit: true,
             core,
             valkey: None,
             key_file: None,

@@ -61,6 +61,7 @@ pub(super) fn prove(options: &Options) -> Result<bool> {
             upstreams: vec![upstream],
             data_threads: 0,
             core: None,
+            audit: true,
             valkey: Some(valkey),
             key_file: None,
         };

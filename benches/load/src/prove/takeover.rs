@@ -38,6 +38,7 @@ pub(super) fn prove(options: &Options) -> Result<bool> {
             upstreams: vec![upstream],
             data_threads: 0,
             core: None,
+            audit: true,
             valkey: None,
             key_file: Some(scratch.0.join("session.keys")),
         };
