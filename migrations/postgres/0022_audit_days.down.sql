@@ -13,3 +13,4 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
+DROP FUNCTION tollgate_partition(text, text, text, timestamptz, timestamptz);

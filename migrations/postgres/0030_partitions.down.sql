@@ -1,3 +1,2 @@
 DROP FUNCTION tollgate_history_drop(text, date);
 DROP FUNCTION tollgate_history_day(date);
-DROP FUNCTION tollgate_partition(text, text, text, timestamptz, timestamptz);

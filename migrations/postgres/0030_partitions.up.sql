@@ -1,31 +1,5 @@
--- Partitions by time, for every table that has them. Each such table has a partition `<table>_rest` for what lies outside
--- of all that were made. All of this runs as the owner of the tables: the platform's role may not make any. Policies are on
--- the whole tables; nobody but the owner may touch a partition by itself.
-
--- Makes one partition if it is missing. What the rest has of its time (as after a restore) moves into it.
-CREATE FUNCTION tollgate_partition(parent text, key text, suffix text, since timestamptz, until timestamptz)
-RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-DECLARE
-    name text := parent || '_' || suffix;
-    rest text := parent || '_rest';
-    strays boolean;
-BEGIN
-    IF to_regclass(quote_ident(name)) IS NOT NULL THEN
-        RETURN;
-    END IF;
-    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I WHERE %I >= $1 AND %I < $2)', rest, key, key) INTO strays USING since, until;
-    IF NOT strays THEN
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)', name, parent, since, until);
-        RETURN;
-    END IF;
-    -- Nobody adds to the rest meanwhile.
-    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', rest);
-    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
-    EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= $1 AND %I < $2 RETURNING *) INSERT INTO %I SELECT * FROM moved',
-                   rest, key, key, name) USING since, until;
-    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name, since, until);
-END $$;
-REVOKE ALL ON FUNCTION tollgate_partition(text, text, text, timestamptz, timestamptz) FROM PUBLIC;
+-- Partitions by time of health, metrics and usage. Policies are on the whole tables; nobody but the owner may touch a
+-- partition by itself.
 
 -- Makes the partitions that a day (in UTC) belongs to: those of the day, and those of its month.
 CREATE FUNCTION tollgate_history_day(day date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

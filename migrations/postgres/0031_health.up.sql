@@ -25,26 +25,8 @@ CREATE TABLE health_minute_rest PARTITION OF health_minute DEFAULT;
 CREATE INDEX health_minute_server ON health_minute (tenant, server, at, target, replica);
 SELECT tollgate_tenant_table('health_minute', 'SELECT');
 
-CREATE TABLE health_hour (
-    tenant text NOT NULL CHECK (tenant <> ''),
-    at timestamptz NOT NULL,
-    server text NOT NULL,
-    target text NOT NULL,
-    replica text NOT NULL,
-    observed bigint NOT NULL,
-    available bigint NOT NULL,
-    probes bigint NOT NULL,
-    probes_failed bigint NOT NULL,
-    probe_us bigint NOT NULL,
-    latency_count bigint NOT NULL,
-    latency_us bigint NOT NULL,
-    in_flight_max bigint NOT NULL,
-    ejections bigint NOT NULL,
-    changes bigint NOT NULL,
-    state text NOT NULL,
-    error text,
-    PRIMARY KEY (tenant, at, server, target, replica)
-) PARTITION BY RANGE (at);
+CREATE TABLE health_hour (LIKE health_minute INCLUDING CONSTRAINTS, PRIMARY KEY (tenant, at, server, target, replica))
+    PARTITION BY RANGE (at);
 CREATE TABLE health_hour_rest PARTITION OF health_hour DEFAULT;
 CREATE INDEX health_hour_server ON health_hour (tenant, server, at, target, replica);
 SELECT tollgate_tenant_table('health_hour', 'SELECT');

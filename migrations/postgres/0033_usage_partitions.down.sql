@@ -2,37 +2,12 @@ ALTER TABLE usage_minute RENAME TO usage_minute_old;
 ALTER TABLE usage_minute_old RENAME CONSTRAINT usage_minute_pkey TO usage_minute_old_pkey;
 ALTER TABLE usage_hour RENAME TO usage_hour_old;
 ALTER TABLE usage_hour_old RENAME CONSTRAINT usage_hour_pkey TO usage_hour_old_pkey;
-CREATE TABLE usage_minute (
-    tenant text NOT NULL CHECK (tenant <> ''),
-    at timestamptz NOT NULL,
-    principal text NOT NULL,
-    route text NOT NULL,
-    server text NOT NULL,
-    tool text NOT NULL,
-    writer uuid NOT NULL,
-    calls bigint NOT NULL,
-    errors bigint NOT NULL,
-    bytes_in bigint NOT NULL,
-    bytes_out bigint NOT NULL,
-    sketch bytea NOT NULL,
-    PRIMARY KEY (tenant, at, principal, route, server, tool, writer)
-);
+CREATE TABLE usage_minute (LIKE usage_minute_old INCLUDING CONSTRAINTS, PRIMARY KEY (tenant, at, principal, route, server, tool, writer));
 SELECT tollgate_tenant_table('usage_minute', 'SELECT');
-CREATE TABLE usage_hour (
-    tenant text NOT NULL CHECK (tenant <> ''),
-    at timestamptz NOT NULL,
-    principal text NOT NULL,
-    route text NOT NULL,
-    server text NOT NULL,
-    tool text NOT NULL,
-    calls bigint NOT NULL,
-    errors bigint NOT NULL,
-    bytes_in bigint NOT NULL,
-    bytes_out bigint NOT NULL,
-    sketch bytea NOT NULL,
-    PRIMARY KEY (tenant, at, principal, route, server, tool)
-);
+CREATE TABLE usage_hour (LIKE usage_hour_old INCLUDING CONSTRAINTS, PRIMARY KEY (tenant, at, principal, route, server, tool));
 SELECT tollgate_tenant_table('usage_hour', 'SELECT');
+
+-- The owner sees no rows of tenants.
 SET LOCAL ROLE tollgate_platform;
 INSERT INTO usage_minute SELECT * FROM usage_minute_old;
 INSERT INTO usage_hour SELECT * FROM usage_hour_old;

@@ -66,13 +66,15 @@ impl Herald {
             "running" => "canary.share_changed".to_owned(),
             ended => format!("canary.{ended}"),
         };
-        let ended = canary.end_reason.as_deref().zip(canary.ended_by.as_deref());
-        let (reason, by) = ended.unwrap_or((&canary.reason, &canary.started_by));
+        let started = (canary.state == "running" && canary.share_before == 0)
+            .then_some((canary.reason.as_str(), canary.started_by.as_str()));
+        // Who changed a share is in the event of the call that did it: here nobody is better than who started.
+        let (reason, by) = canary.end_reason.as_deref().zip(canary.ended_by.as_deref()).or(started).unzip();
         let event = Event {
             action: Some(&action),
             object: Some(&object),
-            principal: Some(by),
-            reason: Some(reason),
+            principal: by,
+            reason,
             outcome: Some("ok"),
             ..Event::new(self.clock.unix_ms() * 1000, &canary.tenant, Class::Control)
         };

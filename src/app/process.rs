@@ -27,7 +27,7 @@ use crate::mcp::session::BootId;
 use crate::snapshot::SnapshotCell;
 use crate::source::Publisher;
 use crate::source::canary::Canaries;
-use crate::store::Store;
+use crate::store::{Engine, Store, StoreSettings};
 use crate::telemetry::Telemetry;
 
 /// How long connections that were accepted may still send their first request once accepting has ended.
@@ -305,7 +305,7 @@ fn can_be(role: Role, document: &model::Document) -> Result<(), StartError> {
         document if document.source != model::SourceKind::Database => {
             "`source: database`: with a file there is nothing that the planes share"
         }
-        document if document.store.url.is_none() => {
+        document if StoreSettings::new(&document.store, &document.data_dir).engine() == Engine::Sqlite => {
             "a PostgreSQL database that other processes reach as well, named by `store.url`; the embedded store is \
              for one process"
         }

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::core::Core;
 use crate::config::model;
-use crate::store::Store;
+use crate::store::{Fault, Store};
 use crate::telemetry::{MAX_SAMPLE_BATCHES, SampleBatch, Sampler};
 
 /// How often finished minutes are stored.
@@ -33,18 +33,25 @@ pub(super) async fn keep(core: Core) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: Vec<SampleBatch> = Vec::new();
-    let mut forgot = None;
+    let (mut forgot, mut before) = (None, 0);
     loop {
         tick.tick().await;
         waiting.extend(sampler.take(core.clock.unix_ms()));
         let too_many = waiting.len().saturating_sub(MAX_SAMPLE_BATCHES);
         waiting.drain(..too_many);
+        let dropped = sampler.dropped();
+        core.telemetry.metrics.samples_dropped().add(dropped - before + too_many as u64);
+        before = dropped;
         store(&core.store, writer, &mut waiting).await;
         let now = tokio::time::Instant::now();
-        if forgot.is_none_or(|at| now - at >= FORGET_EVERY)
-            && core.store.platform().forget_samples(core.store.now().minus(retention)).await.is_ok()
-        {
-            forgot = Some(now);
+        if forgot.is_none_or(|at| now - at >= FORGET_EVERY) {
+            match core.store.platform().forget_samples(core.store.now().minus(retention)).await {
+                Ok(_) => forgot = Some(now),
+                Err(error) if error.fault() == Fault::Store => {
+                    tracing::debug!(event = "samples_not_forgotten", %error);
+                }
+                Err(error) => tracing::warn!(event = "samples_not_forgotten", %error),
+            }
         }
     }
 }

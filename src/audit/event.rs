@@ -15,6 +15,9 @@ pub const MAX_LONG: usize = 1024;
 /// Most bytes of one body that is kept.
 pub const MAX_BODY: usize = 64 * 1024;
 
+/// What stands in place of NUL in a text, which PostgreSQL takes in none: the character that ASCII has for this.
+const SUBSTITUTE: u8 = 0x1a;
+
 /// First byte of every encoded event; another one means that a version of the program wrote it which this one cannot read.
 /// A field that is added gets a bit behind all others and is encoded last: records of earlier versions stay readable.
 const FORMAT: u8 = 1;
@@ -227,10 +230,10 @@ impl<'a> Event<'a> {
         out.push(self.class as u8);
         out.extend_from_slice(&self.time_us.to_le_bytes());
         out.extend_from_slice(&present.to_le_bytes());
-        bytes(out, clip(self.tenant, MAX_TEXT).as_bytes());
-        for (i, text) in texts.into_iter().enumerate() {
-            if let Some(text) = text {
-                bytes(out, clip(text, if i + LONG < TEXTS { MAX_TEXT } else { MAX_LONG }).as_bytes());
+        text(out, clip(self.tenant, MAX_TEXT));
+        for (i, value) in texts.into_iter().enumerate() {
+            if let Some(value) = value {
+                text(out, clip(value, if i + LONG < TEXTS { MAX_TEXT } else { MAX_LONG }));
             }
         }
         for number in numbers.into_iter().flatten() {
@@ -326,6 +329,16 @@ fn bytes(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// One text that no database refuses: a caller may name a tool as it likes, and one event that cannot be stored would keep
+/// all later ones back.
+fn text(out: &mut Vec<u8>, value: &str) {
+    bytes(out, value.as_bytes());
+    if memchr::memchr(0, value.as_bytes()).is_some() {
+        let begin = out.len() - value.len();
+        out[begin..].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = SUBSTITUTE);
+    }
+}
+
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -416,6 +429,21 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Event::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn no_text_has_what_a_database_refuses() {
+        let event = Event {
+            name: Some("a\0b\0"),
+            principal: Some(""),
+            request_body: Some(b"\0"),
+            ..Event::new(1, "t\0", Class::Data)
+        };
+        let mut bytes = Vec::new();
+        event.encode(&mut bytes);
+        let read = Event::decode(&bytes).unwrap();
+        assert_eq!((read.tenant, read.name, read.principal), ("t\u{1a}", Some("a\u{1a}b\u{1a}"), Some("")));
+        assert_eq!(read.request_body, Some(&b"\0"[..]), "bodies are escaped when they become text");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::segment::{Position, Segment, WriterId, parse_name};
 use super::spool::Most;
-use crate::base::mapped::{Next, Reading};
+use crate::base::mapped::{HEADER, Next, Reading};
 
 /// The segments of a writer that is gone, locked until dropped.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
         if own == Some(writer) {
             continue;
         }
-        bytes += entry.metadata()?.len();
+        bytes += data(&entry)?;
         by_writer.entry(writer).or_default().push(path);
     }
     let mut found = Vec::new();
@@ -60,7 +60,7 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
     Ok((found, bytes))
 }
 
-/// Bytes of all segments in `dir`.
+/// Bytes of all segments in `dir`, without their headers.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -69,10 +69,30 @@ pub fn size_of(dir: &Path) -> io::Result<u64> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if parse_name(&entry.path()).is_some() {
-            bytes += entry.metadata()?.len();
+            bytes += data(&entry)?;
         }
     }
     Ok(bytes)
+}
+
+/// Bytes of a segment without its header; none of one that another process removes meanwhile.
+fn data(entry: &std::fs::DirEntry) -> io::Result<u64> {
+    match entry.metadata() {
+        Ok(meta) => Ok(meta.len().saturating_sub(HEADER as u64)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Says that what lies between `at` and a later segment is gone.
+pub(super) fn lost(writer: WriterId, at: Position, next: u64) {
+    tracing::error!(
+        event = "audit_events_lost",
+        %writer,
+        from_segment = at.segment,
+        to_segment = next,
+        "these events are in no file any more: one was damaged, or the store went back to an earlier state (restored, failed over)"
+    );
 }
 
 impl Leftover {
@@ -81,9 +101,9 @@ impl Leftover {
         self.writer
     }
 
-    /// Bytes of the files.
+    /// Bytes of the files, as [`size_of`] counts them.
     pub fn size(&self) -> u64 {
-        self.segments.iter().map(|s| s.map.size() + crate::base::mapped::HEADER as u64).sum()
+        self.segments.iter().map(|s| s.map.size()).sum()
     }
 
     /// Reads up to `max` from `from` on, in order: each record with its position and its salt. Returns where to go on, and
@@ -99,6 +119,7 @@ impl Leftover {
         let mut left = max.into();
         for segment in self.segments.iter().filter(|s| s.number >= from.segment) {
             if segment.number > at.segment {
+                lost(self.writer, at, segment.number);
                 at = Position { segment: segment.number, offset: 0 };
             }
             loop {

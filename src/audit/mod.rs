@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `event` | the record and its binary form |
 //! | `auditor` | what the planes hold |
-//! | `spool`, `segment`, `settings`, `leftover` | the files, and those of earlier runs |
+//! | `spool`, `segment`, `group`, `settings`, `leftover` | the files, and those of earlier runs |
 //! | `payload` | canonical JSON |
 //! | `redact` | bodies without what is not to be recorded |
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
@@ -30,6 +30,7 @@ mod auditor;
 mod chain;
 mod event;
 mod export;
+mod group;
 mod key;
 mod latency;
 mod leftover;

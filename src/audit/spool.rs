@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
 
 use super::event::{MAX_ENCODED, MAX_PLAIN};
+use super::group::Group;
+use super::leftover::{lost, size_of};
 use super::segment::{Position, Segment, WriterId};
 use super::settings::{Durability, Full, OnFull, Settings, SpoolError};
 use crate::base::mapped::{Next, Reading, footprint};
@@ -86,9 +87,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Release);
         self.0.wake_preparer();
-        // Under its lock, or the thread could look just before and sleep just after.
-        drop(self.0.sync.0.lock());
-        self.0.sync.1.notify_one();
+        self.0.group.wake();
     }
 }
 
@@ -106,26 +105,9 @@ struct Shared {
     failing: AtomicBool,
     stop: AtomicBool,
     prepare: (Mutex<bool>, Condvar),
-    sync: (Mutex<Wanted>, Condvar),
-    synced: watch::Sender<Synced>,
+    group: Group,
     /// Rings when room was made.
     room: tokio::sync::Notify,
-}
-
-/// Who waits for the disk.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    /// The last ticket given out.
-    asked: u64,
-    /// The first segment that somebody waits for.
-    oldest: u64,
-}
-
-/// Tickets that have been served: up to which one.
-#[derive(Clone, Copy, Debug, Default)]
-struct Synced {
-    done: u64,
-    failed: u64,
 }
 
 #[derive(Debug)]
@@ -138,7 +120,8 @@ struct Files {
 }
 
 impl Spool {
-    /// Makes the first segments and starts the threads. `taken`: bytes of what earlier runs left in the folder.
+    /// Makes the first segments and starts the threads. `taken`: bytes of what earlier runs left in the folder, as
+    /// [`size_of`] counts them.
     ///
     /// # Errors
     /// [`SpoolError`].
@@ -159,8 +142,7 @@ impl Spool {
             failing: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             prepare: Default::default(),
-            sync: (Mutex::new(Wanted { asked: 0, oldest: u64::MAX }), Condvar::new()),
-            synced: watch::Sender::new(Synced::default()),
+            group: Group::new(),
             room: tokio::sync::Notify::new(),
             settings,
             writer,
@@ -173,7 +155,13 @@ impl Spool {
         thread("tg-audit-spool").spawn(move || preparer.keep_ready()).map_err(failed)?;
         if shared.settings.durability == Durability::Strict {
             let syncer = shared.clone();
-            thread("tg-audit-sync").spawn(move || syncer.keep_synced()).map_err(failed)?;
+            thread("tg-audit-sync")
+                .spawn(move || {
+                    syncer
+                        .group
+                        .run(|| syncer.stop.load(Ordering::Acquire), |oldest| syncer.sync_from(oldest));
+                })
+                .map_err(failed)?;
         }
         Ok(Self(Arc::new(Owner(shared))))
     }
@@ -290,19 +278,13 @@ impl Spool {
         if shared.settings.durability == Durability::Process {
             return Ok(());
         }
-        let mut synced = shared.synced.subscribe();
-        let ticket = {
-            let mut wanted = shared.sync.0.lock();
-            wanted.asked += 1;
-            wanted.oldest = wanted.oldest.min(position.segment);
-            wanted.asked
-        };
-        shared.sync.1.notify_one();
-        let over = synced.wait_for(|s| s.done.max(s.failed) >= ticket).await.map_err(|_| Full)?;
-        if over.failed >= ticket { Err(Full) } else { Ok(()) }
+        shared.group.wait(position.segment).await
     }
 
     /// Reads up to `max` from `from` on, in order: each record with its position and its salt. Returns where to go on.
+    ///
+    /// Where `from` lies in a file that is gone, it goes on with the first that there is, and says so: the store was
+    /// restored, or failed over to a server that had not heard of the last transactions.
     pub fn read(
         &self,
         from: Position,
@@ -314,9 +296,13 @@ impl Spool {
         let mut open: Option<Arc<Segment>> = None;
         while left.records > 0 {
             if open.as_ref().is_none_or(|s| s.number != at.segment) {
-                open = self.0.0.files.lock().all.get(&at.segment).cloned();
+                open = self.0.0.files.lock().all.range(at.segment..).next().map(|(_, s)| s.clone());
             }
             let Some(segment) = &open else { break };
+            if segment.number > at.segment {
+                lost(self.writer(), at, segment.number);
+                at = Position { segment: segment.number, offset: 0 };
+            }
             match segment.next(at.offset, Reading::Live) {
                 Next::Record { payload, at: place, next, .. } => {
                     each(Position { offset: place, ..at }, segment.salt(place), payload);
@@ -342,7 +328,7 @@ impl Spool {
                 tracing::warn!(event = "audit_segment_not_removed", path = %segment.path.display(), %error);
                 continue;
             }
-            shared.taken.fetch_sub(shared.settings.segment_size, Ordering::Relaxed);
+            shared.give_back(segment.map.size());
         }
         if !gone.is_empty() {
             shared.wake_preparer();
@@ -351,7 +337,7 @@ impl Spool {
 
     /// Bytes of an earlier run's files have been given back.
     pub fn released_elsewhere(&self, bytes: u64) {
-        self.0.0.taken.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.0.give_back(bytes);
         self.0.0.wake_preparer();
     }
 
@@ -418,10 +404,19 @@ impl Shared {
         self.prepare.1.notify_one();
     }
 
+    /// Another process of the folder may have made files that were not counted here: never below nothing.
+    fn give_back(&self, bytes: u64) {
+        let less = |taken: u64| Some(taken.saturating_sub(bytes));
+        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// Makes one more segment.
     fn grow(&self) -> io::Result<()> {
         let size = self.settings.segment_size;
-        if self.taken.load(Ordering::Relaxed) + size > self.settings.max_size {
+        // Counted anew: while one process hands over to another, both make and remove files.
+        let taken = size_of(&self.settings.dir)?;
+        self.taken.store(taken, Ordering::Relaxed);
+        if taken + size > self.settings.max_size {
             let limit = self.settings.max_size;
             return Err(io::Error::other(format!("audit.spool.max_size of {limit} bytes is reached")));
         }
@@ -468,35 +463,6 @@ impl Shared {
                 self.prepare.1.wait_for(&mut asked, LOOK_AGAIN);
             }
             *asked = false;
-        }
-    }
-
-    /// Syncs whenever somebody waits: one call for all that have come since the last one began.
-    fn keep_synced(&self) {
-        let mut served = 0;
-        loop {
-            let wanted = {
-                let mut wanted = self.sync.0.lock();
-                while wanted.asked == served && !self.stop.load(Ordering::Acquire) {
-                    self.sync.1.wait(&mut wanted);
-                }
-                let now = *wanted;
-                wanted.oldest = u64::MAX;
-                now
-            };
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            served = wanted.asked;
-            // Whoever has a ticket has committed its record before, so this covers it.
-            match self.sync_from(wanted.oldest) {
-                Ok(()) => self.synced.send_modify(|s| s.done = served),
-                Err(error) => {
-                    tracing::error!(event = "audit_sync_failed", %error);
-                    // A later success says nothing about pages that this one lost.
-                    self.synced.send_modify(|s| s.failed = served);
-                }
-            }
         }
     }
 

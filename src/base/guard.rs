@@ -58,7 +58,25 @@ fn narrowest(address: IpAddr) -> u8 {
         IpAddr::V4(v4) if v4.is_link_local() => 16,
         IpAddr::V6(v6) if METADATA_V6.contains(&v6) => 128,
         IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80 => 10,
-        _ => 0,
+        // As many as its own address needs, and those before it.
+        IpAddr::V6(v6) => carried(v6).map_or(0, |(inner, before)| match narrowest(inner.into()) {
+            0 => 0,
+            bits => before + bits,
+        }),
+        IpAddr::V4(_) => 0,
+    }
+}
+
+/// The IPv4 address that an IPv6 address leads to (6to4, NAT64, the deprecated IPv4-compatible form), and how many bits
+/// stand before it.
+fn carried(v6: Ipv6Addr) -> Option<(Ipv4Addr, u8)> {
+    let s = v6.segments();
+    if s[0] == 0x2002 {
+        Some((embedded(s[1], s[2]), 16))
+    } else if s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] || s[..6] == [0; 6] {
+        Some((embedded(s[6], s[7]), 96))
+    } else {
+        None
     }
 }
 
@@ -121,13 +139,9 @@ fn special_v6(v6: Ipv6Addr) -> Option<&'static str> {
     } else if s[0] == 0x2001 && s[1] == 0 {
         // Teredo carries an obfuscated IPv4 address; nobody serves MCP over it.
         Some("a tunnel address")
-    } else if s[0] == 0x2002 {
-        special_v4(embedded(s[1], s[2]))
-    } else if s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] || s[..6] == [0; 6] {
-        // NAT64, and the deprecated IPv4-compatible form: what counts is the address inside.
-        special_v4(embedded(s[6], s[7]))
     } else {
-        None
+        // What counts is the address inside.
+        carried(v6).and_then(|(inner, _)| special_v4(inner))
     }
 }
 
@@ -191,6 +205,10 @@ mod tests {
             ("192.0.0.0/24", "192.0.0.192"),
             ("fd00::/8", "fd00:ec2::254"),
             ("::/0", "fe80::1"),
+            ("::/0", "64:ff9b::a9fe:a9fe"),
+            ("64:ff9b::/96", "64:ff9b::a9fe:a9fe"),
+            ("::/0", "2002:a9fe:a9fe::1"),
+            ("::/0", "::169.254.169.254"),
         ] {
             assert!(!allows(net, address), "{net} {address}");
         }
@@ -201,6 +219,8 @@ mod tests {
             ("fd00:ec2::254/128", "fd00:ec2::254"),
             ("fd00::/8", "fd00:ec2::1"),
             ("100.64.0.0/10", "100.64.0.1"),
+            ("64:ff9b::a9fe:0/112", "64:ff9b::a9fe:a9fe"),
+            ("64:ff9b::/96", "64:ff9b::a00:1"),
         ] {
             assert!(allows(net, address), "{net} {address}");
         }

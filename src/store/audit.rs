@@ -10,7 +10,7 @@ use sqlx::types::Uuid;
 
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
-use super::tx::{Conn, q};
+use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
 use crate::base::TenantId;
@@ -64,10 +64,11 @@ pub struct AuditBatch {
 impl Tx {
     async fn insert_events(&mut self, writer: Uuid, events: &[NewEvent]) -> Result<(), StoreError> {
         let started = std::time::Instant::now();
+        let patience = self.patience();
         let done = match self.conn() {
             Conn::Postgres(conn) => {
                 let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
-                sqlx::query(
+                let insert = sqlx::query(
                     "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
                                                principal, route, server, name, outcome)
                      SELECT e.tenant, e.class, $1, e.sequence, e.time, e.commitment, e.link, e.salt, e.payload,
@@ -91,10 +92,8 @@ impl Tx {
                 .bind(column(|e| &e.keys.route))
                 .bind(column(|e| &e.keys.server))
                 .bind(column(|e| &e.keys.name))
-                .bind(column(|e| &e.keys.outcome))
-                .execute(&mut **conn)
-                .await
-                .map(drop)
+                .bind(column(|e| &e.keys.outcome));
+                within(patience, insert.execute(&mut **conn)).await.map(drop)
             }
             Conn::Sqlite(conn) => {
                 let mut done = Ok(());
@@ -335,13 +334,18 @@ impl Platform<'_> {
         // The last event of each chain that goes, before it goes.
         q!(
             tx, execute,
+            // One row by an index for each chain, or a day with many events would be sorted whole.
             pg "UPDATE audit_heads h SET from_sequence = e.sequence, from_link = e.link
-                  FROM (SELECT DISTINCT ON (tenant, writer) tenant, writer, sequence, link FROM audit_events
-                         WHERE class = $1 AND time < $2 ORDER BY tenant, writer, sequence DESC) e
-                 WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
+                  FROM audit_heads g CROSS JOIN LATERAL
+                       (SELECT a.sequence, a.link FROM audit_events a
+                         WHERE a.tenant = g.tenant AND a.class = $1 AND a.writer = g.writer AND a.time < $2
+                         ORDER BY a.sequence DESC LIMIT 1) e
+                 WHERE g.class = $1 AND h.class = $1 AND h.tenant = g.tenant AND h.writer = g.writer",
+            // Tenants by name, or the index by tenant and time would be of no use; the plus keeps it from that of chains.
             lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
                     FROM (SELECT tenant, writer, max(sequence) AS sequence, link FROM audit_events
-                           WHERE class = $1 AND time < $2 GROUP BY tenant, writer) e
+                           WHERE tenant IN (SELECT tenant FROM audit_heads) AND +class = $1 AND time < $2
+                           GROUP BY tenant, writer) e
                    WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
             number(class),
             before
@@ -369,7 +373,8 @@ impl Platform<'_> {
             super::Engine::Sqlite => q!(
                 tx,
                 execute,
-                "DELETE FROM audit_events WHERE class = $1 AND time < $2",
+                "DELETE FROM audit_events
+                  WHERE tenant IN (SELECT tenant FROM audit_heads) AND class = $1 AND time < $2",
                 number(class),
                 before
             )?,

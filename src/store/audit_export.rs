@@ -89,7 +89,7 @@ pub async fn export<S: ExportSink>(
 ) -> Result<(), ExportError<S::Error>> {
     // What is not shown is not read either; a table has no bodies.
     let bodies = bodies && format == ExportFormat::JsonLines;
-    let mut tx = store.platform().read().await?;
+    let mut tx = store.tenant(tenant).read().await?;
     let chains = tx.audit_chains(tenant).await?;
     let micros = |time: Time| u64::try_from(time.micros()).unwrap_or(0);
     let range = Range {

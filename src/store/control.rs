@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tx::q;
-use super::{Channel, IdentityKind, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
+use super::{Channel, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
 
 /// A first request that was not answered after this time has died with its replica; another may take its place.
 const DEAD_AFTER: Duration = Duration::from_secs(120);
@@ -77,13 +77,14 @@ impl TenantScope<'_> {
         } else {
             let row = q!(
                 tx,
-                one as Row,
+                optional as Row,
                 "SELECT request_hash, status, sealed FROM idempotency_keys
                   WHERE tenant = $1 AND key_hash = $2",
                 tenant,
                 &key[..]
             )?;
-            row.known(request)
+            // Forgotten since: whoever had it is done, and the caller may come again.
+            row.map_or(Idempotency::Running, |row| row.known(request))
         };
         tx.commit().await?;
         Ok(known)
@@ -218,20 +219,7 @@ impl TenantScope<'_> {
     /// The database.
     pub async fn bind_auditor(&self, subject: &str, author: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let now = tx.now();
-        q!(
-            tx,
-            execute,
-            "INSERT INTO role_bindings (tenant, subject, role, author, created_at) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (tenant, subject, role) DO NOTHING",
-            self.tenant().as_str(),
-            subject,
-            AUDITOR,
-            author,
-            now
-        )?;
-        let id = format!("{AUDITOR}:{subject}");
-        tx.tell(self.tenant().as_str(), IdentityKind::Role, &id, Some(&id)).await?;
+        tx.bind(subject, AUDITOR, author).await?;
         tx.commit().await
     }
 
@@ -241,18 +229,7 @@ impl TenantScope<'_> {
     /// [`StoreError::Missing`]; the database.
     pub async fn unbind_auditor(&self, subject: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let gone = q!(
-            tx,
-            execute,
-            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
-            self.tenant().as_str(),
-            subject,
-            AUDITOR
-        )?;
-        if gone == 0 {
-            return Err(StoreError::Missing(format!("auditor `{subject}`")));
-        }
-        tx.tell(self.tenant().as_str(), IdentityKind::Role, &format!("{AUDITOR}:{subject}"), None).await?;
+        tx.unbind(subject, AUDITOR).await?;
         tx.commit().await
     }
 

@@ -127,33 +127,19 @@ impl TenantScope<'_> {
     pub async fn bind_custom_role(&self, subject: &str, name: &str, author: &str) -> Result<(), StoreError> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let now = tx.now();
-        // In one statement: a role that is being taken away is not given any more.
-        q!(
-            tx,
-            execute,
-            "INSERT INTO role_bindings (tenant, subject, role, author, created_at)
-             SELECT $1, $2, name, $4, $5 FROM custom_roles WHERE tenant = $1 AND name = $3
-             ON CONFLICT (tenant, subject, role) DO NOTHING",
-            tenant,
-            subject,
-            name,
-            author,
-            now
-        )?;
+        // Locked: a role that is being taken away is not given any more, and one that is being given is taken from who
+        // gets it, too. Otherwise somebody would have what another role of this name says later.
         let there = q!(
-            tx,
-            scalar_optional as String,
-            "SELECT role FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
+            tx, scalar_optional as String,
+            pg "SELECT name FROM custom_roles WHERE tenant = $1 AND name = $2 FOR KEY SHARE",
+            lite "SELECT name FROM custom_roles WHERE tenant = $1 AND name = $2",
             tenant,
-            subject,
             name
         )?;
         if there.is_none() {
             return Err(StoreError::Missing(format!("role `{name}`")));
         }
-        let id = format!("{name}:{subject}");
-        tx.tell(tenant, IdentityKind::Role, &id, Some(&id)).await?;
+        tx.bind(subject, name, author).await?;
         tx.commit().await
     }
 
@@ -162,20 +148,8 @@ impl TenantScope<'_> {
     /// # Errors
     /// [`StoreError::Missing`]; the database.
     pub async fn unbind_custom_role(&self, subject: &str, name: &str) -> Result<(), StoreError> {
-        let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let gone = q!(
-            tx,
-            execute,
-            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
-            tenant,
-            subject,
-            name
-        )?;
-        if gone == 0 {
-            return Err(StoreError::Missing(format!("role `{name}` of `{subject}`")));
-        }
-        tx.tell(tenant, IdentityKind::Role, &format!("{name}:{subject}"), None).await?;
+        tx.unbind(subject, name).await?;
         tx.commit().await
     }
 }

@@ -1,20 +1,26 @@
 //! Connections to the two engines.
 //!
-//! PostgreSQL: a pool for transactions, and a small one for what holds a connection for long (notifications, locks).
+//! PostgreSQL: a pool for transactions, a small one for who holds a connection for long (locks), and one connection that
+//! listens (`notify`).
 //! SQLite: one connection that writes and a pool that reads; write-ahead log, every commit synced (`synchronous=FULL`).
 
 use std::fmt;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::pin::Pin;
 use std::time::Duration;
 
-use sqlx::pool::PoolOptions;
+use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{Connection as _, PgConnection, PgPool, SqlitePool};
 
+use super::tx::within;
 use super::{StoreError, StoreSettings};
 
-/// Connections for notifications and locks: a listener, a leader, and room for those of a process that hands over.
+/// Connections for locks: one for each seat that this process has, and room for those that it stands for.
 const HELD: u32 = 8;
+
+/// How long a connection that comes back may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long another process may hold SQLite's lock, as two do while one hands over to the other.
 const BUSY: Duration = Duration::from_secs(10);
@@ -83,6 +89,7 @@ fn postgres(settings: &StoreSettings) -> Result<PostgresPools, StoreError> {
     let main = PoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.connect_timeout)
+        .after_release(answers)
         .after_connect(move |conn, _| {
             let limit = limit.clone();
             Box::pin(async move {
@@ -94,9 +101,19 @@ fn postgres(settings: &StoreSettings) -> Result<PostgresPools, StoreError> {
     let held = PoolOptions::new()
         .max_connections(HELD)
         .acquire_timeout(settings.connect_timeout)
+        .after_release(answers)
         .idle_timeout(Duration::from_secs(60))
         .connect_lazy_with(options);
     Ok(PostgresPools { main, held })
+}
+
+/// Whether a connection that comes back still leads anywhere. One that does not is closed, so that it takes no place in the
+/// pool until TCP gives up.
+fn answers(
+    conn: &mut PgConnection,
+    _: PoolConnectionMetadata,
+) -> Pin<Box<dyn Future<Output = Result<bool, sqlx::Error>> + Send + '_>> {
+    Box::pin(async move { within(ANSWER, conn.ping()).await.map(|()| true) })
 }
 
 fn sqlite(settings: &StoreSettings) -> Result<SqlitePools, StoreError> {

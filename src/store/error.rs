@@ -153,10 +153,12 @@ impl From<sqlx::Error> for StoreError {
             // Serialization failure, deadlock, lock not available.
             "40001" | "40P01" | "55P03" => Self::Busy(error),
             "57014" => Self::Timeout(error),
-            // Insufficient privilege (row-level security, too), restrict (append-only tables), constraints.
-            "42501" | "23001" | "23502" | "23503" | "23514" => Self::Refused(message),
-            // Shutdown, crash, cannot connect now, too many connections; class 08: connection exceptions.
-            "57P01" | "57P02" | "57P03" | "53300" => Self::Unavailable(error),
+            // Insufficient privilege (row-level security, too), restrict (append-only tables), constraints; a character that no
+            // text may have.
+            "42501" | "23001" | "23502" | "23503" | "23514" | "22021" | "22P05" => Self::Refused(message),
+            // Shutdown, crash, cannot connect now, too many connections; a server that only reads, as the old one does after a
+            // failover; class 08: connection exceptions.
+            "57P01" | "57P02" | "57P03" | "53300" | "25006" => Self::Unavailable(error),
             code if code.starts_with("08") => Self::Unavailable(error),
             _ => Self::Database(error),
         }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
+
 use super::{Store, StoreError};
 use crate::base::Secret;
 use crate::base::envelope::{EnvelopeError, MasterKeys};
@@ -56,6 +58,9 @@ impl Store {
                 ));
             }
         };
+        // Two that rotate at once would each write a ring without the other's key, and what was sealed with that would be
+        // lost.
+        let _alone = alone(&path).map_err(|e| StoreError::io(format!("the keys {}", path.display()), e))?;
         let keys = MasterKeys::parse(from_file(&path, false)?.expose())
             .and_then(MasterKeys::rotate)
             .map_err(|source| envelope("store.encryption", source))?;
@@ -78,7 +83,29 @@ impl Store {
     /// # Errors
     /// The value was changed or moved, or its key is not there.
     pub fn unseal(&self, place: &[&str], sealed: &[u8]) -> Result<Secret<Vec<u8>>, StoreError> {
-        self.master_keys()?.open(place, sealed).map_err(|source| envelope(&place.join("/"), source))
+        let opened = match self.master_keys()?.open(place, sealed) {
+            // Somebody may have made a new key since this process read them.
+            Err(EnvelopeError::UnknownKey(id)) => match self.read_file_again() {
+                Some(keys) => keys.open(place, sealed),
+                None => Err(EnvelopeError::UnknownKey(id)),
+            },
+            opened => opened,
+        };
+        opened.map_err(|source| envelope(&place.join("/"), source))
+    }
+
+    /// The keys as they are in their file now, if they are in one that can be read. They count from now on.
+    fn read_file_again(&self) -> Option<Arc<MasterKeys>> {
+        let settings = &self.0.settings;
+        let text = match &settings.encryption {
+            None => from_file(&settings.data_dir.join(KEY_FILE), false).ok()?,
+            Some(Encryption::KeyFile(path)) => from_file(path, false).ok()?,
+            Some(Encryption::KeyCommand(_) | Encryption::KeyEnv(_)) => return None,
+        };
+        let keys = Arc::new(MasterKeys::parse(text.expose()).ok()?);
+        self.0.keys.store(Some(keys.clone()));
+        tracing::info!(event = "master_keys_read_again", sealing = keys.sealing());
+        Some(keys)
     }
 
     pub(super) fn master_keys(&self) -> Result<Arc<MasterKeys>, StoreError> {
@@ -113,13 +140,41 @@ fn create(path: &Path, text: &Secret<String>) -> io::Result<()> {
     synced(&temporary, text)?;
     let linked = std::fs::hard_link(&temporary, path);
     std::fs::remove_file(&temporary)?;
-    linked
+    linked?;
+    sync_folder(path)
 }
 
 fn write(path: &Path, text: &Secret<String>) -> io::Result<()> {
     let temporary = beside(path);
     synced(&temporary, text)?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    sync_folder(path)
+}
+
+/// The name is as durable as the content from here on: what is sealed with a key must not outlive it.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Keeps other processes from writing the file for as long as what is returned lives. The lock is on a file beside it that
+/// stays: the file itself is replaced.
+fn alone(path: &Path) -> io::Result<std::fs::File> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let lock = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.with_file_name(name))?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(io::Error::other("another process changes them now; try again"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A name that nobody else uses, in this process or another.
@@ -141,22 +196,31 @@ async fn from_command(command: &[String]) -> Result<Secret<String>, StoreError> 
     let [program, arguments @ ..] = command else {
         return Err(StoreError::Settings("encryption: the command is empty".to_owned()));
     };
-    let run = tokio::process::Command::new(program)
+    let failed = |text: &str| StoreError::io(what(), io::Error::other(text.to_owned()));
+    let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::inherit())
         .kill_on_drop(true)
-        .output();
-    let failed = |text: &str| StoreError::io(what(), io::Error::other(text.to_owned()));
-    let output = tokio::time::timeout(COMMAND_TIME, run)
+        .spawn()
+        .map_err(|source| StoreError::io(what(), source))?;
+    let mut text = Vec::new();
+    let run = async {
+        if let Some(out) = child.stdout.take() {
+            out.take(MAX_KEYS_TEXT as u64 + 1).read_to_end(&mut text).await?;
+        }
+        child.wait().await
+    };
+    let status = tokio::time::timeout(COMMAND_TIME, run)
         .await
         .map_err(|_| failed("gave no answer within 10 s"))?
         .map_err(|source| StoreError::io(what(), source))?;
-    if !output.status.success() {
-        return Err(failed("failed"));
-    }
-    if output.stdout.len() > MAX_KEYS_TEXT {
+    if text.len() > MAX_KEYS_TEXT {
         return Err(failed("printed more than 16 KiB"));
     }
-    String::from_utf8(output.stdout).map(Secret::new).map_err(|_| failed("printed something else than text"))
+    if !status.success() {
+        return Err(failed("failed"));
+    }
+    String::from_utf8(text).map(Secret::new).map_err(|_| failed("printed something else than text"))
 }

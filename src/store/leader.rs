@@ -1,8 +1,9 @@
 //! One process among replicas does what only one should: partitions, retention, roll-ups.
 //!
 //! On PostgreSQL whoever holds an advisory lock on a connection of its own; the lock goes with the connection. On SQLite
-//! there is one process. Each take-over raises an epoch in `leader_locks`, so that work of an old leader can be told from
-//! that of the new one. A leader that loses its connection stops being one within [`BEAT`] and the time of a ping.
+//! there is one process. Each take-over raises an epoch in `leader_locks`, which shows how often and when leadership moved. A
+//! leader that loses its connection knows of it within [`BEAT`] and the time of a ping, and finishes what it is at: whatever a
+//! leader does must be safe to be done by two.
 
 use std::time::Duration;
 

@@ -133,8 +133,39 @@ impl Tx {
             hour,
             hour.plus(HOUR)
         )?;
+        self.put_metric_hour(tenant, hour, merged(minutes)).await
+    }
+
+    /// Adds minutes that came late to their hour, and takes them away; see `usage_roll`.
+    pub(super) async fn add_late_metrics(&mut self, tenant: &str, hour: Time) -> Result<(), StoreError> {
+        let mut rows = q!(
+            self,
+            all as Row,
+            "DELETE FROM metric_minute WHERE tenant = $1 AND at >= $2 AND at < $3
+             RETURNING route, server, calls, errors, failures, busy_us, latency",
+            tenant,
+            hour,
+            hour.plus(HOUR)
+        )?;
+        rows.extend(q!(
+            self,
+            all as Row,
+            "SELECT route, server, calls, errors, failures, busy_us, latency FROM metric_hour
+              WHERE tenant = $1 AND at = $2",
+            tenant,
+            hour
+        )?);
+        self.put_metric_hour(tenant, hour, merged(rows)).await
+    }
+
+    async fn put_metric_hour(
+        &mut self,
+        tenant: &str,
+        hour: Time,
+        metrics: BTreeMap<(String, String), Metric>,
+    ) -> Result<(), StoreError> {
         q!(self, execute, "DELETE FROM metric_hour WHERE tenant = $1 AND at = $2", tenant, hour)?;
-        for ((route, server), metric) in merged(minutes) {
+        for ((route, server), metric) in metrics {
             q!(
                 self,
                 execute,

@@ -61,6 +61,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0034_analytics",
     1 "0035_monitoring",
     1 "0036_identity_read",
+    1 "0037_usage_forgotten",
     1 "0040_samples",
     1 "0041_canaries",
     1 "0050_control",

@@ -44,6 +44,7 @@ mod tenants;
 mod time;
 mod tx;
 mod usage;
+mod usage_roll;
 mod usage_summary;
 
 use std::sync::Arc;
@@ -214,23 +215,31 @@ impl Store {
     async fn begin(&self, scope: &Scope, access: Access) -> Result<Tx, StoreError> {
         let conn = match &self.0.pools {
             Pools::Postgres(pools) => {
-                // Repeatable read: what only reads sees one state.
-                let mut conn = match access {
-                    Access::Read => {
-                        pools.main.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?
-                    }
-                    Access::Write => pools.main.begin().await?,
-                };
                 let (role, tenant) = match scope {
                     Scope::Platform => (PLATFORM_ROLE, ""),
                     Scope::Tenant(tenant) => (TENANT_ROLE, tenant.as_str()),
                 };
-                sqlx::query("SELECT set_config('role', $1, true), set_config('tollgate.tenant', $2, true)")
+                let begun = async {
+                    // Repeatable read: what only reads sees one state.
+                    let mut conn = match access {
+                        Access::Read => {
+                            pools.main.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?
+                        }
+                        Access::Write => pools.main.begin().await?,
+                    };
+                    sqlx::query(
+                        "SELECT set_config('role', $1, true), set_config('tollgate.tenant', $2, true)",
+                    )
                     .bind(role)
                     .bind(tenant)
                     .execute(&mut *conn)
                     .await?;
-                Conn::Postgres(conn)
+                    Ok(conn)
+                };
+                // To get a connection may take all of the former; what is asked on it is nothing.
+                let settings = &self.0.settings;
+                let patience = settings.connect_timeout.saturating_add(settings.statement_timeout);
+                Conn::Postgres(tx::within(patience, begun).await?)
             }
             Pools::Sqlite(pools) => Conn::Sqlite(match access {
                 Access::Read => pools.readers.begin().await?,
@@ -241,18 +250,16 @@ impl Store {
         Ok(Tx::new(conn, self.clone()))
     }
 
-    /// A transaction as the owner of the tables: for migrations and partitions only. Under forced row-level security it
-    /// sees no tenant's rows.
+    /// A transaction as the owner of the tables, without a limit of time: for migrations only. Under forced row-level
+    /// security it sees no tenant's rows.
     async fn begin_as_owner(&self) -> Result<Tx, StoreError> {
         let conn = match &self.0.pools {
-            Pools::Postgres(pools) => {
-                let mut conn = pools.main.begin().await?;
-                sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *conn).await?;
-                Conn::Postgres(conn)
-            }
+            Pools::Postgres(pools) => Conn::Postgres(pools.main.begin().await?),
             Pools::Sqlite(pools) => Conn::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
         };
-        Ok(Tx::new(conn, self.clone()))
+        let mut tx = Tx::new(conn, self.clone());
+        tx.without_limit().await?;
+        Ok(tx)
     }
 
     fn record(&self, statement: &'static str, took: Duration, ok: bool) {

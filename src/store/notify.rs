@@ -11,11 +11,16 @@ use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
 use super::engine::Pools;
+use super::tx::within;
 use super::{Store, StoreError};
 use crate::base::Scope;
 
 /// Notifications that a slow listener may be behind before it is told that it missed some.
 const BACKLOG: usize = 1_024;
+/// How long nothing may be heard before the database is asked whether it is still there.
+const QUIET: Duration = Duration::from_secs(15);
+/// Longest wait for the answer to that.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait between two attempts to listen again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -128,18 +133,19 @@ impl Store {
 
     /// Tells listeners inside of this process.
     pub(super) fn announce(&self, channel: Channel, payload: String) {
-        // Nobody listens: nobody to tell.
         let _ = self.0.notices.sender.send(Notification::Message { channel, payload });
     }
 }
 
-async fn relay(pool: sqlx::PgPool, sender: broadcast::Sender<Notification>) {
+async fn relay(held: sqlx::PgPool, sender: broadcast::Sender<Notification>) {
     loop {
-        if let Err(error) = listen(&pool, &sender).await {
-            tracing::debug!(event = "store_listener_lost", %error);
-        }
-        if pool.is_closed() {
-            return;
+        // A pool of its own each time: a connection that hangs on its way out takes no place from who comes after it.
+        let own = held.options().clone().max_connections(1);
+        let own = own.connect_lazy_with((*held.connect_options()).clone());
+        match held.close_event().do_until(listen(&own, &sender)).await {
+            Err(_) => return,
+            Ok(Err(error)) => tracing::debug!(event = "store_listener_lost", %error),
+            Ok(Ok(())) => {}
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -149,11 +155,22 @@ async fn relay(pool: sqlx::PgPool, sender: broadcast::Sender<Notification>) {
 async fn listen(pool: &sqlx::PgPool, sender: &broadcast::Sender<Notification>) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen_all(Channel::ALL.map(Channel::name)).await?;
+    // As to all that is sent here: nobody listens, nobody to tell.
     let _ = sender.send(Notification::Missed);
-    while let Some(heard) = listener.try_recv().await? {
+    loop {
+        let heard = match tokio::time::timeout(QUIET, listener.try_recv()).await {
+            Ok(Ok(Some(heard))) => heard,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                // Nobody has anything to say, or there is nobody any more: a connection that was lost without a word says
+                // nothing either.
+                within(PATIENCE, sqlx::query("SELECT 1").execute(&mut listener)).await?;
+                continue;
+            }
+        };
         let Some(channel) = Channel::ALL.into_iter().find(|c| c.name() == heard.channel()) else { continue };
         let payload = heard.payload().to_owned();
         let _ = sender.send(Notification::Message { channel, payload });
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Tables that grow with time: their partitions, made ahead and dropped by retention. SQLite has none; rows go one by one.
 
 use super::tx::q;
-use super::{Engine, Platform, StoreError, Time};
+use super::{Engine, Platform, StoreError, Time, Tx};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
@@ -62,28 +62,34 @@ impl Platform<'_> {
     /// The database.
     pub async fn forget_past(&self, table: Past, before: Time) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let gone = match tx.store().engine() {
+        let gone = tx.forget_past(table, before).await?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+}
+
+impl Tx {
+    pub(super) async fn forget_past(&mut self, table: Past, before: Time) -> Result<u64, StoreError> {
+        match self.store().engine() {
             Engine::Postgres => {
                 let gone = q!(
-                    tx, scalar as i64,
+                    self, scalar as i64,
                     pg "SELECT tollgate_history_drop($1, ($2 AT TIME ZONE 'UTC')::date)",
                     lite "SELECT 0",
                     table.as_str(),
                     before.floor(DAY)
                 )?;
-                u64::try_from(gone).unwrap_or(0)
+                Ok(u64::try_from(gone).unwrap_or(0))
             }
             Engine::Sqlite => match table {
-                Past::HealthChanges => q!(tx, execute, "DELETE FROM health_changes WHERE at < $1", before)?,
-                Past::HealthHour => q!(tx, execute, "DELETE FROM health_hour WHERE at < $1", before)?,
-                Past::HealthMinute => q!(tx, execute, "DELETE FROM health_minute WHERE at < $1", before)?,
-                Past::MetricHour => q!(tx, execute, "DELETE FROM metric_hour WHERE at < $1", before)?,
-                Past::MetricMinute => q!(tx, execute, "DELETE FROM metric_minute WHERE at < $1", before)?,
-                Past::UsageHour => q!(tx, execute, "DELETE FROM usage_hour WHERE at < $1", before)?,
-                Past::UsageMinute => q!(tx, execute, "DELETE FROM usage_minute WHERE at < $1", before)?,
+                Past::HealthChanges => q!(self, execute, "DELETE FROM health_changes WHERE at < $1", before),
+                Past::HealthHour => q!(self, execute, "DELETE FROM health_hour WHERE at < $1", before),
+                Past::HealthMinute => q!(self, execute, "DELETE FROM health_minute WHERE at < $1", before),
+                Past::MetricHour => q!(self, execute, "DELETE FROM metric_hour WHERE at < $1", before),
+                Past::MetricMinute => q!(self, execute, "DELETE FROM metric_minute WHERE at < $1", before),
+                Past::UsageHour => q!(self, execute, "DELETE FROM usage_hour WHERE at < $1", before),
+                Past::UsageMinute => q!(self, execute, "DELETE FROM usage_minute WHERE at < $1", before),
             },
-        };
-        tx.commit().await?;
-        Ok(gone)
+        }
     }
 }

@@ -112,22 +112,7 @@ impl Tx {
     pub async fn publish(&mut self, scope: &Scope, new: NewRevision<'_>) -> Result<Head, StoreError> {
         let now = self.now();
         let name = scope.as_str();
-        // There must be a row to lock, or two first publications would race.
-        q!(
-            self,
-            execute,
-            "INSERT INTO config_heads (tenant, revision, hash, generation, updated_at) VALUES ($1, 0, $2, 0, $3)
-             ON CONFLICT (tenant) DO NOTHING",
-            name,
-            &[][..] as &[u8],
-            now
-        )?;
-        let found = q!(
-            self, scalar as i64,
-            pg "SELECT revision FROM config_heads WHERE tenant = $1 FOR UPDATE",
-            lite "SELECT revision FROM config_heads WHERE tenant = $1",
-            name
-        )?;
+        let found = self.lock_head(scope).await?;
         if let Some(expected) = new.if_revision
             && expected != found
         {
@@ -154,6 +139,27 @@ impl Tx {
         )?;
         self.notify(Channel::Config, name).await?;
         Ok(head)
+    }
+
+    /// Locks the head of a scope until the transaction ends; gives the revision it is at, 0 for none.
+    async fn lock_head(&mut self, scope: &Scope) -> Result<i64, StoreError> {
+        let now = self.now();
+        // There must be a row to lock, or two first publications would race.
+        q!(
+            self,
+            execute,
+            "INSERT INTO config_heads (tenant, revision, hash, generation, updated_at) VALUES ($1, 0, $2, 0, $3)
+             ON CONFLICT (tenant) DO NOTHING",
+            scope.as_str(),
+            &[][..] as &[u8],
+            now
+        )?;
+        q!(
+            self, scalar as i64,
+            pg "SELECT revision FROM config_heads WHERE tenant = $1 FOR UPDATE",
+            lite "SELECT revision FROM config_heads WHERE tenant = $1",
+            scope.as_str()
+        )
     }
 
     /// Appends a revision without moving the head, whose row the caller has locked. Numbers are those after the newest
@@ -290,6 +296,13 @@ impl Platform<'_> {
     ) -> Result<Vec<Head>, (Option<Scope>, StoreError)> {
         let whole = |error| (None::<Scope>, error);
         let mut tx = self.begin().await.map_err(whole)?;
+        // Every head before the first one moves, in one order: whoever publishes locks heads and then the counter of
+        // generations, and must not wait in a circle for who holds the counter and wants the next head.
+        let mut scopes: Vec<&Scope> = new.iter().map(|(scope, _)| scope).collect();
+        scopes.sort_unstable();
+        for scope in scopes {
+            tx.lock_head(scope).await.map_err(whole)?;
+        }
         let mut heads = Vec::with_capacity(new.len());
         for (scope, revision) in new {
             let head = tx.publish(scope, *revision).await;

@@ -13,16 +13,39 @@ pub(super) enum Conn {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
 }
 
+/// What a server gets beyond the time that it allows a statement itself. One that is gone without a word (its machine died,
+/// the network swallows packets) would otherwise be waited for until TCP gives up, a quarter of an hour later.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// An open transaction. Dropping it undoes everything.
 pub struct Tx {
     conn: Conn,
     store: Store,
     notices: Vec<(Channel, String)>,
+    /// Longest wait for the answer to one statement.
+    patience: Duration,
 }
 
 impl Tx {
     pub(super) fn new(conn: Conn, store: Store) -> Self {
-        Self { conn, store, notices: Vec::new() }
+        let patience = match &conn {
+            Conn::Postgres(_) => store.0.settings.statement_timeout.saturating_add(GRACE),
+            Conn::Sqlite(_) => Duration::MAX,
+        };
+        Self { conn, store, notices: Vec::new(), patience }
+    }
+
+    /// Lets statements of this transaction take as long as they take: for migrations, backups and restores.
+    pub(super) async fn without_limit(&mut self) -> Result<(), StoreError> {
+        if let Conn::Postgres(conn) = &mut self.conn {
+            sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
+        }
+        self.patience = Duration::MAX;
+        Ok(())
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(super) fn conn(&mut self) -> &mut Conn {
@@ -46,11 +69,8 @@ impl Tx {
     pub async fn notify(&mut self, channel: Channel, payload: &str) -> Result<(), StoreError> {
         match &mut self.conn {
             Conn::Postgres(conn) => {
-                sqlx::query("SELECT pg_notify($1, $2)")
-                    .bind(channel.name())
-                    .bind(payload)
-                    .execute(&mut **conn)
-                    .await?;
+                let told = sqlx::query("SELECT pg_notify($1, $2)").bind(channel.name()).bind(payload);
+                within(self.patience, told.execute(&mut **conn)).await?;
             }
             Conn::Sqlite(_) => self.notices.push((channel, payload.to_owned())),
         }
@@ -63,7 +83,7 @@ impl Tx {
     /// [`StoreError::CommitUnknown`] if the connection was lost meanwhile; otherwise nothing was done.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.conn {
-            Conn::Postgres(conn) => conn.commit().await,
+            Conn::Postgres(conn) => within(self.patience, conn.commit()).await,
             Conn::Sqlite(conn) => conn.commit().await,
         }
         .map_err(StoreError::of_commit)?;
@@ -238,6 +258,20 @@ pub(super) enum Access {
     Write,
 }
 
+/// Waits no longer than `patience`; a server that says nothing until then is not there.
+pub(super) async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(patience, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = format!("no answer within {} s", patience.as_secs());
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
+        }
+    }
+}
+
 /// Runs one statement in a transaction: `q!(tx, HOW, SQL, BINDS…)`.
 ///
 /// `HOW` is `execute` (rows affected), `one as T`, `optional as T`, `all as T` (`T: FromRow`), or `scalar as T`,
@@ -246,10 +280,12 @@ pub(super) enum Access {
 macro_rules! q {
     ($tx:expr, $how:ident $(as $t:ty)?, pg $pg:expr, lite $lite:expr $(, $bind:expr)* $(,)?) => {{
         let started = std::time::Instant::now();
+        let patience = $tx.patience();
         let done = match $tx.conn() {
-            $crate::store::tx::Conn::Postgres(conn) => {
+            $crate::store::tx::Conn::Postgres(conn) => $crate::store::tx::within(patience, async {
                 $crate::store::tx::q!(@ $how sqlx::Postgres, [$($t)?], conn, $pg, [$($bind),*])
-            }
+            })
+            .await,
             $crate::store::tx::Conn::Sqlite(conn) => {
                 $crate::store::tx::q!(@ $how sqlx::Sqlite, [$($t)?], conn, $lite, [$($bind),*])
             }

@@ -1,10 +1,8 @@
-//! Usage in the store: minutes from the drainer, hours and days made of them, series and the most active.
+//! Usage in the store: minutes from the drainer, series and the most active.
 //!
 //! A minute has a row for each writer, and only that writer's drainer writes it, so replicas never wait for each other.
-//! An hour whose minutes changed is noted as dirty in the same transaction; the leader makes it and its day anew from what
-//! they consist of, so that doing it twice, or half and again, gives the same.
+//! An hour whose minutes changed is noted as dirty in the same transaction; `usage_roll` makes hours and days of them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::FromRow;
@@ -12,13 +10,12 @@ use sqlx::types::Uuid;
 
 use super::audit::signed;
 use super::tx::q;
-use super::{Past, Platform, StoreError, TenantScope, Time, Tx};
+use super::{StoreError, TenantScope, Time, Tx};
 use crate::audit::usage::{Cell, Key, Sketch};
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Dirty hours that one round takes.
-const ROUND: i64 = 64;
 /// Rows of sketches that one series reads at most.
 const MAX_SKETCHES: i64 = 100_000;
 
@@ -41,6 +38,15 @@ impl Grain {
             Self::Minute => "minute",
             Self::Hour => "hour",
             Self::Day => "day",
+        }
+    }
+
+    /// How long it is.
+    pub fn length(self) -> Duration {
+        match self {
+            Self::Minute => MINUTE,
+            Self::Hour => HOUR,
+            Self::Day => DAY,
         }
     }
 }
@@ -101,36 +107,6 @@ pub struct UsageTop {
     pub bytes_in: i64,
     /// Bytes of response bodies.
     pub bytes_out: i64,
-}
-
-#[derive(FromRow)]
-struct Row {
-    principal: String,
-    route: String,
-    server: String,
-    tool: String,
-    calls: i64,
-    errors: i64,
-    bytes_in: i64,
-    bytes_out: i64,
-    sketch: Vec<u8>,
-}
-
-type Name = (String, String, String, String);
-
-impl Row {
-    fn into_cell(self) -> (Name, Cell) {
-        let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        let cell = Cell {
-            calls: count(self.calls),
-            errors: count(self.errors),
-            bytes_in: count(self.bytes_in),
-            bytes_out: count(self.bytes_out),
-            // A damaged sketch loses latencies, never counts.
-            sketch: Sketch::from_bytes(&self.sketch).unwrap_or_default(),
-        };
-        ((self.principal, self.route, self.server, self.tool), cell)
-    }
 }
 
 impl Tx {
@@ -200,128 +176,6 @@ impl Tx {
             )?;
         }
         Ok(())
-    }
-
-    async fn roll_hour(&mut self, tenant: &str, hour: Time) -> Result<(), StoreError> {
-        // Whoever drains into this hour now waits, or has been seen.
-        q!(self, execute, "DELETE FROM usage_dirty WHERE tenant = $1 AND hour = $2", tenant, hour)?;
-        let minutes = q!(
-            self,
-            all as Row,
-            "SELECT principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch FROM usage_minute
-              WHERE tenant = $1 AND at >= $2 AND at < $3",
-            tenant,
-            hour,
-            hour.plus(HOUR)
-        )?;
-        q!(self, execute, "DELETE FROM usage_hour WHERE tenant = $1 AND at = $2", tenant, hour)?;
-        for ((principal, route, server, tool), cell) in merged(minutes) {
-            q!(
-                self,
-                execute,
-                "INSERT INTO usage_hour (tenant, at, principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                tenant,
-                hour,
-                &*principal,
-                &*route,
-                &*server,
-                &*tool,
-                signed(cell.calls),
-                signed(cell.errors),
-                signed(cell.bytes_in),
-                signed(cell.bytes_out),
-                cell.sketch.to_bytes()
-            )?;
-        }
-        Ok(())
-    }
-
-    async fn roll_day(&mut self, tenant: &str, day: Time) -> Result<(), StoreError> {
-        let hours = q!(
-            self,
-            all as Row,
-            "SELECT principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch FROM usage_hour
-              WHERE tenant = $1 AND at >= $2 AND at < $3",
-            tenant,
-            day,
-            day.plus(DAY)
-        )?;
-        q!(self, execute, "DELETE FROM usage_day WHERE tenant = $1 AND at = $2", tenant, day)?;
-        for ((principal, route, server, tool), cell) in merged(hours) {
-            q!(
-                self,
-                execute,
-                "INSERT INTO usage_day (tenant, at, principal, route, server, tool, calls, errors, bytes_in, bytes_out, sketch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                tenant,
-                day,
-                &*principal,
-                &*route,
-                &*server,
-                &*tool,
-                signed(cell.calls),
-                signed(cell.errors),
-                signed(cell.bytes_in),
-                signed(cell.bytes_out),
-                cell.sketch.to_bytes()
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn merged(rows: Vec<Row>) -> BTreeMap<Name, Cell> {
-    let mut cells: BTreeMap<Name, Cell> = BTreeMap::new();
-    for (name, cell) in rows.into_iter().map(Row::into_cell) {
-        cells.entry(name).or_default().merge(&cell);
-    }
-    cells
-}
-
-impl Platform<'_> {
-    /// Makes hours and days anew whose minutes changed. For the leader. Returns how many hours; call it again while that is not 0.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn usage_roll_up(&self) -> Result<usize, StoreError> {
-        let dirty = {
-            let mut tx = self.read().await?;
-            q!(
-                tx,
-                all as (String, Time),
-                "SELECT tenant, hour FROM usage_dirty ORDER BY tenant, hour LIMIT $1",
-                ROUND
-            )?
-        };
-        for (tenant, hour) in &dirty {
-            let mut tx = self.begin().await?;
-            tx.roll_hour(tenant, *hour).await?;
-            tx.roll_metrics(tenant, *hour).await?;
-            tx.roll_day(tenant, hour.floor(DAY)).await?;
-            tx.commit().await?;
-        }
-        Ok(dirty.len())
-    }
-
-    /// Forgets minutes of usage and of metrics before a time, but none of an hour that has not been made yet. Returns how
-    /// many rows, or on PostgreSQL partitions.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn usage_forget_minutes(&self, before: Time) -> Result<u64, StoreError> {
-        let before = before.floor(HOUR);
-        let mut tx = self.read().await?;
-        let open =
-            q!(tx, scalar as Option<Time>, "SELECT min(hour) FROM usage_dirty WHERE hour < $1", before)?;
-        drop(tx);
-        // Whole partitions go, of all tenants at once: the oldest hour that is still to be made keeps what is later.
-        let before = open.map_or(before, |hour| hour.min(before));
-        let mut gone = 0;
-        for table in [Past::UsageMinute, Past::MetricMinute] {
-            gone += self.forget_past(table, before).await?;
-        }
-        Ok(gone)
     }
 }
 

@@ -281,21 +281,22 @@ async fn a_batch_is_recorded_if_any_of_its_calls_is() {
     };
     let store = embedded(&gateway);
     let tenant = TenantId::default();
-    let mut seen = 0;
-    for (names, wanted) in [
+    for (before, (names, wanted)) in [
         (["quiet", "quiet"], &[][..]),
         (["quiet", "pay"], &["request", "response"]),
         (["pay", "quiet"], &["request", "response"]),
         (["quiet", "no"], &["request"]),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let batch = json!([call(1, names[0]), call(2, names[1])]);
         caller.ask(&caller.post(&batch).with("MCP-Protocol-Version", "2025-03-26")).await;
-        seen += 1;
         let event = eventually("its event", async || {
             let scope = store.tenant(&tenant);
             let filter = AuditFilter { class: Some("data".to_owned()), ..AuditFilter::default() };
             let page = scope.audit_search(&filter, None, Page::of(10)).await.ok()?;
-            let newest = page.first().filter(|_| page.len() == seen)?;
+            let newest = page.first().filter(|_| page.len() == before + 1)?;
             scope.audit_event(newest.class(), newest.writer(), newest.sequence()).await.ok()?
         })
         .await;

@@ -65,6 +65,15 @@ fn limits_run_on_recorded_time() {
 }
 
 #[test]
+fn samples_may_name_any_time() {
+    let limited = BEFORE.replace("limits: []", "limits: [slow]")
+        + "limits: [{ name: slow, key: principal, rate: 60/m, burst: { tokens: 2 } }]\n";
+    let samples = [0, u64::MAX - 1, u64::MAX].map(|at| sample("developer", "x", "ok", at));
+    let report = replay(&samples, Some(&compiled(BEFORE)), &compiled(&limited)).unwrap();
+    assert_eq!((report.unchanged, report.changes.len()), (3, 0), "{report:?}");
+}
+
+#[test]
 fn another_server_and_other_targets_are_changes() {
     let samples = [sample("developer", "x", "ok", 1)];
     let moved = BEFORE.replace("9001", "9002");

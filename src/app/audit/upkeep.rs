@@ -45,7 +45,9 @@ impl Upkeep {
                     Err(error) => tracing::warn!(event = "audit_retention_failed", %error),
                 }
             }
-            while let Ok(1..) = self.store.platform().usage_roll_up().await {}
+            if let Err(error) = self.store.platform().usage_roll_up().await {
+                tracing::warn!(event = "usage_not_rolled_up", %error);
+            }
             if is_due(Some(signed), self.checkpoint_every) {
                 match checkpoint_all(&self.store, &self.key).await {
                     Ok(_) => signed = now,

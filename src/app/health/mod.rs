@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::core::Core;
-use crate::store::{HealthChange, HealthSample, Store};
+use crate::store::{Fault, HealthChange, HealthSample, Store};
 use crate::telemetry::Metrics;
 use observer::Observer;
 
@@ -119,7 +119,12 @@ async fn flush(store: &Store, backlog: &Mutex<Backlog>, metrics: &Metrics) {
             let mut backlog = backlog.lock();
             backlog.give_back(minutes, changes);
             report(&mut backlog, metrics);
-            tracing::debug!(event = "health_not_stored", %error, waiting = backlog.minutes.len());
+            let waiting = backlog.minutes.len();
+            if error.fault() == Fault::Store {
+                tracing::debug!(event = "health_not_stored", %error, waiting);
+            } else {
+                tracing::warn!(event = "health_not_stored", %error, waiting);
+            }
             return;
         }
     }

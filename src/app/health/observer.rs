@@ -203,7 +203,9 @@ fn wrong(state: &str, target: &TargetStatus) -> Option<String> {
     if takes_work(state) {
         return None;
     }
-    target.last_probe_error.as_deref().map(|error| error.chars().take(MAX_ERROR).collect())
+    // A server may say anything, and PostgreSQL takes no NUL.
+    let clean = |c: char| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c };
+    target.last_probe_error.as_deref().map(|error| error.chars().map(clean).take(MAX_ERROR).collect())
 }
 
 #[cfg(test)]
@@ -258,11 +260,11 @@ mod tests {
             t.latency_us = 600;
             t.last_probe_at = Some(1);
             t.last_probe_us = Some(2_000);
-            t.last_probe_error = Some("refused".into());
+            t.last_probe_error = Some("refused\0".into());
         };
         let (_, changes) = observer.look(at(2), &status(failed));
         assert_eq!((changes[0].was.as_deref(), changes[0].state.as_str()), (Some("healthy"), "unhealthy"));
-        assert_eq!(changes[0].error.as_deref(), Some("refused"));
+        assert_eq!(changes[0].error.as_deref(), Some("refused\u{fffd}"));
         // The same probe seen again is one probe.
         assert!(observer.look(at(3), &status(failed)).1.is_empty());
         let (minutes, _) = observer.look(at(60), &status(failed));

@@ -63,7 +63,7 @@ async fn take(store: &Store, hub: &Hub, ranges: Vec<AuditRange>, budget: &mut Bu
             hub.lose(Topic::Audit, Some(tenant));
             continue;
         }
-        match read(store, &range, some).await {
+        match read(store, &tenant, &range, some).await {
             Ok(events) => {
                 for event in events.iter().filter(|e| e.sequence() <= range.to) {
                     hub.publish(Topic::Audit, Some(tenant.clone()), shown(event));
@@ -80,8 +80,13 @@ async fn take(store: &Store, hub: &Hub, ranges: Vec<AuditRange>, budget: &mut Bu
     }
 }
 
-async fn read(store: &Store, range: &AuditRange, some: u32) -> Result<Vec<AuditEvent>, StoreError> {
-    let mut tx = store.platform().read().await?;
+async fn read(
+    store: &Store,
+    tenant: &TenantId,
+    range: &AuditRange,
+    some: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let mut tx = store.tenant(tenant).read().await?;
     tx.audit_range(&range.chain, range.after, Page::of(some)).await
 }
 

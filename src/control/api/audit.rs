@@ -24,6 +24,8 @@ use crate::store::{AuditEvent, AuditFilter, AuditPlace, Grain, Page as Rows, Tim
 
 /// Most entries of a ranking.
 const MAX_TOP: u32 = 500;
+/// Most intervals of a series: a week of minutes.
+const MAX_POINTS: u32 = 7 * 24 * 60;
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -326,6 +328,11 @@ async fn usage_series(
     let filter =
         UsageFilter { principal: ask.principal, route: ask.route, server: ask.server, tool: ask.tool };
     let grain = grain(ask.grain.as_deref())?;
+    if to.since(from) > grain.length() * MAX_POINTS {
+        let most =
+            format!("at most {MAX_POINTS} intervals are given at once: ask for less, or for longer ones");
+        return Err(Problem::parameter("from", most));
+    }
     let points = api.store()?.tenant(&tenant).usage_series(grain, from, to, &filter).await?;
     let items = points.into_iter().map(|p| UsageView {
         key: BTreeMap::from([("at", p.at.to_string())]),

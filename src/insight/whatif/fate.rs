@@ -12,6 +12,9 @@ use crate::policy::{self, Field, Item, Outcome, Policy, When};
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::RequestSample;
 
+/// A hundred years: samples may say any time, and limits count nanoseconds.
+const MAX_SPAN_MS: u64 = 100 * 366 * 86_400_000;
+
 /// How a request fares, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Fate {
@@ -250,7 +253,7 @@ fn judge(
             tool: name.filter(|_| matches!(item, Item::Tool(_))),
         };
         // An hour on, as the process's own clock begins.
-        let now_ns = (3_600_000 + now_ms) * 1_000_000;
+        let now_ns = (3_600_000 + now_ms.min(MAX_SPAN_MS)) * 1_000_000;
         if let limit::Decision::Refused(refusal) = buckets.check(now_ns, &route.limits, &facts) {
             return (Verdict::Limited, prepared.limits.get(refusal.limit().name()).cloned());
         }

@@ -9,7 +9,7 @@ use sqlx::AssertSqlSafe;
 
 use super::super::tx::{Access, Conn, Tx};
 use super::super::{Engine, SCHEMA_LEVEL, Store, StoreError};
-use super::tables::{self, Kind, Table};
+use super::tables::{self, Table};
 use super::{FORMAT, Header, Line, Manifest, TableManifest, hex};
 use crate::base::Scope;
 
@@ -27,9 +27,7 @@ impl Store {
         let mut out = Hashed { out: zstd::Encoder::new(out, LEVEL).map_err(failed)?, hash: Sha256::new() };
         let migrations = self.migrations().await?;
         let mut tx = self.begin(&Scope::Platform, Access::Read).await?;
-        if let Conn::Postgres(conn) = tx.conn() {
-            sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
-        }
+        tx.without_limit().await?;
         let header = Header {
             format: FORMAT,
             engine: self.engine(),
@@ -96,26 +94,10 @@ pub(super) async fn rows(
     Ok(TableManifest { rows, sha256: hex(hash.finalize()) })
 }
 
-/// The one way of writing a row, whichever engine it comes from.
+/// The one way of writing a row, whichever engine it comes from: one puts spaces between values.
 fn neutral(row: &str, table: &Table) -> Result<String, StoreError> {
     let bad = |_| StoreError::Schema(format!("a row of {} is not JSON", table.name));
-    let mut values: Vec<serde_json::Value> = serde_json::from_str(row).map_err(bad)?;
-    for (value, column) in values.iter_mut().zip(&table.columns) {
-        match column.kind {
-            Kind::Json => {
-                if let Some(text) = value.as_str() {
-                    let inner: serde_json::Value = serde_json::from_str(text).map_err(bad)?;
-                    *value = inner.to_string().into();
-                }
-            }
-            Kind::Real => {
-                if let Some(number) = value.as_f64() {
-                    *value = number.into();
-                }
-            }
-            _ => {}
-        }
-    }
+    let values: Vec<serde_json::Value> = serde_json::from_str(row).map_err(bad)?;
     serde_json::to_string(&values).map_err(bad)
 }
 

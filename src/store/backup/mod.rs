@@ -27,9 +27,6 @@ const EPHEMERAL: &[&str] =
 /// Tables in which migrations put rows: what is there does not make a database one in use.
 const SEEDED: &[&str] = &["config_generation", "identity_head"];
 
-/// Columns with JSON. PostgreSQL writes the same value in another way than it was given; the file has one way.
-const JSON: &[(&str, &str)] = &[];
-
 /// What a backup has, or a restore has put back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

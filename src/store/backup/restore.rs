@@ -38,9 +38,7 @@ impl Store {
         }
         self.migrate_up().await?;
         let mut tx = self.platform().begin().await?.0;
-        if let Conn::Postgres(conn) = tx.conn() {
-            sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
-        }
+        tx.without_limit().await?;
         let tables = tables::list(&mut tx).await?;
         clear(&mut tx, &tables).await?;
         let numbering = numbering(&mut tx).await?;

@@ -4,7 +4,7 @@
 
 use super::super::tx::{Conn, Tx};
 use super::super::{Engine, StoreError};
-use super::{EPHEMERAL, JSON};
+use super::EPHEMERAL;
 
 /// How values of a column travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +14,6 @@ pub(super) enum Kind {
     /// A number: `boolean` as 0 or 1, too.
     Bool,
     Integer,
-    Json,
-    Real,
     Text,
     /// Microseconds since the Unix epoch.
     Time,
@@ -73,13 +71,10 @@ pub(super) async fn list(tx: &mut Tx) -> Result<Vec<Table>, StoreError> {
             finish(&mut tables, &mut keys);
             tables.push(Table { name: row.relation.clone(), columns: Vec::new(), key: Vec::new() });
         }
-        let json = JSON.contains(&(row.relation.as_str(), row.attribute.as_str()));
         let kind = match row.kind.as_str() {
             "bytea" | "BLOB" => Kind::Bytes,
             "bool" => Kind::Bool,
             "int2" | "int4" | "int8" | "INTEGER" => Kind::Integer,
-            "jsonb" | "TEXT" if json => Kind::Json,
-            "float4" | "float8" | "REAL" => Kind::Real,
             "text" | "varchar" | "TEXT" => Kind::Text,
             "timestamptz" => Kind::Time,
             "uuid" => Kind::Uuid,
@@ -169,18 +164,12 @@ impl Table {
                     format!("(extract(epoch FROM {name}) * 1000000)::bigint")
                 }
                 (Engine::Postgres, Kind::Uuid) => format!("replace({name}::text, '-', '')"),
-                (Engine::Postgres, Kind::Json) => format!("{name}::text"),
-                (Engine::Sqlite, Kind::Bytes | Kind::Uuid) => format!("lower(hex({name}))"),
-                (Engine::Sqlite, Kind::Real) => format!("json(printf('%!.17g', {name}))"),
+                // `hex` of NULL is empty text.
+                (Engine::Sqlite, Kind::Bytes | Kind::Uuid) => {
+                    format!("CASE WHEN {name} IS NULL THEN NULL ELSE lower(hex({name})) END")
+                }
                 _ => name,
             }
-        };
-        // `hex` of NULL is empty text on SQLite.
-        let value = |column: &Column| match (engine, column.kind) {
-            (Engine::Sqlite, Kind::Bytes | Kind::Uuid | Kind::Real) => {
-                format!("CASE WHEN {0} IS NULL THEN NULL ELSE {1} END", quoted(&column.name), value(column))
-            }
-            _ => value(column),
         };
         let values: Vec<String> = self.columns.iter().map(value).collect();
         let array = match engine {
@@ -215,8 +204,6 @@ impl Table {
                 (Engine::Postgres, Kind::Bool) => format!("(r.value ->> {at})::int::boolean"),
                 (Engine::Postgres, Kind::Bytes) => format!("decode(r.value ->> {at}, 'hex')"),
                 (Engine::Postgres, Kind::Integer) => format!("(r.value ->> {at})::bigint"),
-                (Engine::Postgres, Kind::Json) => format!("(r.value ->> {at})::jsonb"),
-                (Engine::Postgres, Kind::Real) => format!("(r.value ->> {at})::float8"),
                 (Engine::Postgres, Kind::Text) => format!("r.value ->> {at}"),
                 (Engine::Postgres, Kind::Time) => {
                     format!("'epoch'::timestamptz + (r.value ->> {at})::bigint * interval '1 microsecond'")

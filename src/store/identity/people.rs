@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use super::feed::IdentityKind;
 use crate::base::Role;
 use crate::store::tx::q;
-use crate::store::{Page, StoreError, TenantScope, Time};
+use crate::store::{Page, StoreError, TenantScope, TenantTx, Time};
 
 /// A user. Callers need not be one: a user is made to be named, given roles or shut out.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -48,6 +48,48 @@ pub struct RoleBinding {
     pub author: String,
     /// When.
     pub created_at: Time,
+}
+
+impl TenantTx {
+    /// Gives somebody a role, whatever kind of role it is.
+    pub(in crate::store) async fn bind(
+        &mut self,
+        subject: &str,
+        role: &str,
+        author: &str,
+    ) -> Result<(), StoreError> {
+        let (tenant, now) = (self.tenant().clone(), self.now());
+        q!(
+            self,
+            execute,
+            "INSERT INTO role_bindings (tenant, subject, role, author, created_at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (tenant, subject, role) DO NOTHING",
+            tenant.as_str(),
+            subject,
+            role,
+            author,
+            now
+        )?;
+        let id = format!("{role}:{subject}");
+        self.tell(tenant.as_str(), IdentityKind::Role, &id, Some(&id)).await
+    }
+
+    /// Takes it away.
+    pub(in crate::store) async fn unbind(&mut self, subject: &str, role: &str) -> Result<(), StoreError> {
+        let tenant = self.tenant().clone();
+        let gone = q!(
+            self,
+            execute,
+            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
+            tenant.as_str(),
+            subject,
+            role
+        )?;
+        if gone == 0 {
+            return Err(StoreError::Missing(format!("role `{role}` of `{subject}`")));
+        }
+        self.tell(tenant.as_str(), IdentityKind::Role, &format!("{role}:{subject}"), None).await
+    }
 }
 
 impl TenantScope<'_> {
@@ -144,22 +186,8 @@ impl TenantScope<'_> {
     /// # Errors
     /// The database.
     pub async fn bind_role(&self, subject: &str, role: Role, author: &str) -> Result<(), StoreError> {
-        let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let now = tx.now();
-        q!(
-            tx,
-            execute,
-            "INSERT INTO role_bindings (tenant, subject, role, author, created_at) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (tenant, subject, role) DO NOTHING",
-            tenant,
-            subject,
-            role.as_str(),
-            author,
-            now
-        )?;
-        let id = format!("{role}:{subject}");
-        tx.tell(tenant, IdentityKind::Role, &id, Some(&id)).await?;
+        tx.bind(subject, role.as_str(), author).await?;
         tx.commit().await
     }
 
@@ -168,20 +196,8 @@ impl TenantScope<'_> {
     /// # Errors
     /// [`StoreError::Missing`]; the database.
     pub async fn unbind_role(&self, subject: &str, role: Role) -> Result<(), StoreError> {
-        let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let gone = q!(
-            tx,
-            execute,
-            "DELETE FROM role_bindings WHERE tenant = $1 AND subject = $2 AND role = $3",
-            tenant,
-            subject,
-            role.as_str()
-        )?;
-        if gone == 0 {
-            return Err(StoreError::Missing(format!("role `{role}` of `{subject}`")));
-        }
-        tx.tell(tenant, IdentityKind::Role, &format!("{role}:{subject}"), None).await?;
+        tx.unbind(subject, role.as_str()).await?;
         tx.commit().await
     }
 

@@ -6,6 +6,7 @@ mod canary;
 mod documents;
 pub mod events;
 mod health;
+mod hostile;
 mod identities;
 mod outage;
 mod planes;

@@ -112,6 +112,11 @@ async fn a_plane_of_its_own_needs_a_database_that_others_reach() {
     for (role, text, lacks) in [
         (Role::Data, "version: 1\nsource: database\n", "store.url"),
         (Role::Control, "version: 1\nsource: database\n", "store.url"),
+        (
+            Role::Data,
+            "version: 1\nsource: database\nstore: { url: \"sqlite:/nowhere/x.db\" }\n",
+            "PostgreSQL",
+        ),
         (Role::Control, "version: 1\n", "source: database"),
         (Role::Data, "version: 1\n", "source: database"),
     ] {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tollgate::base::Clock;
+use tollgate::base::{Clock, TenantId};
 use tollgate::config::model::MigrateWhen;
-use tollgate::store::{Engine, MigrationState, SCHEMA_LEVEL, Store, StoreError, StoreSettings};
+use tollgate::store::{
+    Engine, MigrationState, NewCustomRole, Page, SCHEMA_LEVEL, Store, StoreError, StoreSettings,
+};
 
 use super::{Fixture, each_engine, open};
 
@@ -73,6 +75,23 @@ async fn by_hand_means_not_at_start() {
         assert!(error.to_string().contains("tollgate migrate up"), "{engine}: {error}");
         fixture.store.migrate_up().await.unwrap();
         store.prepare().await.unwrap();
+    }
+}
+
+/// A role of a tenant's own goes with all who have it, or whoever makes one of this name later gives it to them unseen.
+#[tokio::test]
+async fn without_custom_roles_nobody_has_one() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let fixture = Fixture::new(engine).await;
+        let acme = TenantId::new("acme");
+        let role = NewCustomRole { name: "reader", description: "", permissions: "", author: "ada" };
+        fixture.store.tenant(&acme).put_custom_role(role).await.unwrap();
+        fixture.store.tenant(&acme).bind_custom_role("bob", "reader", "ada").await.unwrap();
+        fixture.store.tenant(&acme).bind_auditor("bob", "ada").await.unwrap();
+        fixture.store.migrate_down(50).await.unwrap();
+        fixture.store.migrate_up().await.unwrap();
+        let left = fixture.store.tenant(&acme).role_bindings(None, Page::of(10)).await.unwrap();
+        assert_eq!(left.iter().map(|b| b.role.as_str()).collect::<Vec<_>>(), ["auditor"], "{engine}");
     }
 }
 

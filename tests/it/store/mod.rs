@@ -10,10 +10,13 @@ mod kill;
 mod migrations;
 mod plans;
 mod plans_history;
+mod races;
 mod revisions;
 mod samples;
 mod secrets;
+mod silence;
 mod tls;
+mod usage;
 
 use std::sync::Arc;
 

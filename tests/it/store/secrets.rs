@@ -11,6 +11,8 @@ each_engine!(
     secrets_are_kept_encrypted_and_by_tenant,
     rotation_moves_every_value_to_the_new_key,
     of_replicas_that_rotate_at_once_one_does,
+    a_process_that_runs_takes_up_a_key_that_another_made,
+    no_key_is_lost_when_several_make_one_at_once,
 );
 
 fn secret(text: &str) -> Secret<Vec<u8>> {
@@ -91,4 +93,43 @@ async fn of_replicas_that_rotate_at_once_one_does(fixture: Fixture) {
     }
     assert_eq!(added, 1);
     assert_eq!(fixture.store.platform().sealing_keys("sessions").await.unwrap().len(), 1);
+}
+
+/// As `tollgate secrets rotate` does beside a gateway that runs.
+async fn a_process_that_runs_takes_up_a_key_that_another_made(fixture: Fixture) {
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    scope.put_secret("token", &secret("hunter2"), "ada").await.unwrap();
+    let other = fixture.another();
+    other.prepare().await.unwrap();
+    other.rotate_master_key().await.unwrap();
+    assert_eq!(other.platform().rewrap().await.unwrap(), 1);
+    assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter2");
+    assert_eq!(scope.put_secret("next", &secret("x"), "ada").await.unwrap().key_id, {
+        let list = scope.secrets(None, Page::of(10)).await.unwrap();
+        list.into_iter().find(|info| info.name == "token").unwrap().key_id
+    });
+}
+
+async fn no_key_is_lost_when_several_make_one_at_once(fixture: Fixture) {
+    let tasks: Vec<_> = (0..6)
+        .map(|i| {
+            let store = fixture.another();
+            tokio::spawn(async move {
+                store.prepare().await.unwrap();
+                while let Err(error) = store.rotate_master_key().await {
+                    assert!(error.to_string().contains("try again"), "{error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                let acme = tenant("acme");
+                store.tenant(&acme).put_secret(&format!("s{i}"), &secret("x"), "ada").await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let fresh = fixture.another();
+    fresh.prepare().await.unwrap();
+    assert_eq!(fresh.tenant(&tenant("acme")).secret_values().await.unwrap().len(), 6);
 }

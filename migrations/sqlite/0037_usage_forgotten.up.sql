@@ -1,0 +1,4 @@
+CREATE TABLE usage_forgotten (
+    one INTEGER NOT NULL PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    before INTEGER NOT NULL
+) STRICT;
