@@ -18,7 +18,10 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Arc<Authenticator> {
     let (store, clock) = (core.store.clone(), core.clock.clone());
     let keys: Arc<dyn Keys> = Arc::new(StoreKeys::new(store.clone(), clock.clone()));
     let authenticator = Arc::new(Authenticator::new(Some(keys), clock));
-    runtimes.control(bootstrap::keep(store.clone(), core.data_dir.clone(), authenticator.clone(), tell));
+    // A token that nobody asked for is one more that can be stolen.
+    let make = core.model.listeners.admin.token.is_none();
+    let (dir, accepting) = (core.data_dir.clone(), authenticator.clone());
+    runtimes.control(bootstrap::keep(store.clone(), dir, accepting, make, tell));
     runtimes.control(async move {
         loop {
             tokio::time::sleep(EXPIRE_EVERY).await;

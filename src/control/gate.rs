@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request};
-use axum::http::Method;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts as _, RawPathParams, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
+use tokio::sync::SemaphorePermit;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use super::actor::Actor;
@@ -22,6 +23,7 @@ use super::extract::{Caller, Reason};
 use super::idempotency;
 use super::permission::{Operation, Refusal, Trail, decide};
 use super::problem::Problem;
+use super::size;
 use super::trail::Action;
 use crate::base::{RequestId, TenantId};
 
@@ -43,7 +45,14 @@ impl Gated for OpenApiRouter<Api> {
         let id = super::openapi::only_id(&routes.1);
         let operation = Operation::find(&id)
             .unwrap_or_else(|| panic!("`{id}` is not in the table of operations: control/permission"));
-        self.routes(routes.map(|r| r.route_layer(from_fn(pass)).route_layer(Extension(operation))))
+        let large = size::of(operation.id);
+        self.routes(routes.map(|r| {
+            let gated = r.route_layer(from_fn(pass)).route_layer(Extension(operation));
+            match large {
+                Some(max) => gated.route_layer(DefaultBodyLimit::max(max)),
+                None => gated,
+            }
+        }))
     }
 }
 
@@ -66,7 +75,7 @@ async fn pass(
     let path: String = request.uri().path().chars().take(MAX_PATH).collect();
     let mut seen = Seen { actor: None, tenant: None, reason: None };
     let response = match admit(operation, &api, address, request, &mut seen).await {
-        Ok(request) => run(&api, request, next).await.unwrap_or_else(|p| p.into_response()),
+        Ok(request) => run(&api, operation, request, next).await.unwrap_or_else(|p| p.into_response()),
         Err(problem) => problem.into_response(),
     };
     let action = Action {
@@ -87,13 +96,34 @@ async fn pass(
 }
 
 /// Runs the handler; once only, if the request has a key for that.
-async fn run(api: &Api, request: Request, next: Next) -> Result<Response, Problem> {
+async fn run(api: &Api, operation: &Operation, request: Request, next: Next) -> Result<Response, Problem> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // Held until there is an answer.
+    let _room = if reads { None } else { room(api, operation, request.headers())? };
     let key = if reads { None } else { idempotency::key(request.headers())? };
     match (key, request.extensions().get::<Caller>().cloned()) {
         (Some(key), Some(Caller(actor))) => idempotency::once(api, &actor, &key, request, next).await,
         _ => Ok(next.run(request).await),
     }
+}
+
+/// Refuses a body that declares more than its operation may have. A large one takes one of few places.
+fn room<'a>(
+    api: &'a Api,
+    operation: &Operation,
+    headers: &HeaderMap,
+) -> Result<Option<SemaphorePermit<'a>>, Problem> {
+    let (own, large) = (api.max_body(), size::of(operation.id));
+    let max = large.map_or(own, |large| large.max(own));
+    let declared = size::declared(headers);
+    if declared.is_some_and(|length| length > max as u64) {
+        return Err(Problem::too_large(max));
+    }
+    if large.is_none() || declared.is_some_and(|length| length <= own as u64) {
+        return Ok(None);
+    }
+    let permit = api.large_bodies().try_acquire();
+    permit.map(Some).map_err(|_| Problem::too_many("too many large documents are under way", 2))
 }
 
 /// Everything that is decided before the handler runs.

@@ -90,6 +90,9 @@ pub(in crate::cli) enum Remote {
     },
     /// Show the replicas, the revision each serves and what it refused. Exit codes: 0 all serve the heads, 4 some do not.
     Status {
+        /// Show the database instead: its size, its largest tables, and the statements that cost most.
+        #[arg(long)]
+        database: bool,
         #[command(flatten)]
         api: ApiArgs,
     },

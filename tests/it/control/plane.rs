@@ -24,7 +24,7 @@ use tollgate::limit::Rate;
 use tollgate::snapshot::Snapshot;
 use tollgate::source::canary::{Beside, Canaries};
 use tollgate::source::{Publisher, Refusal, SecretValues, Serve, Stored};
-use tollgate::store::{Store, StoreSettings};
+use tollgate::store::{SigningKey, Store, StoreSettings};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -241,7 +241,7 @@ impl Plane {
             publisher: Some(publisher.clone()),
             canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}))),
             ledger: Some(ledger.clone()),
-            audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
+            audit_key: Some(Arc::new(SigningKey::given(tollgate::audit::AuditKey::ephemeral()))),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)

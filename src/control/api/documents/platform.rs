@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::views::*;
@@ -12,7 +11,7 @@ use super::work::*;
 use crate::base::Scope;
 use crate::control::api::{Api, in_tenant};
 use crate::control::etag::Precondition;
-use crate::control::extract::{At, Caller, Json, Params, Reason};
+use crate::control::extract::{At, Caller, Json, Params, Raw, Reason};
 use crate::control::problem::{FieldError, Problem};
 use crate::source::{Change, PublishError};
 
@@ -48,7 +47,7 @@ pub(super) async fn replace_platform_document(
     Caller(actor): Caller,
     condition: Precondition,
     reason: Reason,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<PublishedView>, Problem> {
     publish(&api, Scope::Platform, &ask, &actor.id, &condition, reason, body).await
 }
@@ -115,7 +114,7 @@ pub(super) async fn show_platform_convergence(
 pub(super) async fn compare_platform_document(
     State(api): State<Api>,
     Params(ask): Params<CompareWithQuery>,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<Changes>, Problem> {
     compare_with(&api, &Scope::Platform, &ask, &body).await
 }
