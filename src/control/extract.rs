@@ -191,6 +191,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     }
 }
 
+/// Where a request comes from; there for every operation behind the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub std::net::IpAddr);
+
 /// Who calls; there for every operation behind the gate.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Arc<Actor>);

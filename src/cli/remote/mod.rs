@@ -42,6 +42,8 @@ struct Published {
 #[derive(Debug, Deserialize)]
 struct Page<T> {
     items: Vec<T>,
+    #[serde(default)]
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -310,12 +312,13 @@ async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<
     let scope = scope_of(args);
     let path = address(scope, "rollback");
     let body = serde_json::json!({ "revision": revision }).to_string().into_bytes();
-    let call = Call {
-        method: Method::POST,
-        headers: conditions(how),
-        body: Some(("application/json", body)),
-        ..Call::get(&path)
-    };
+    let mut headers = conditions(how);
+    if how.if_revision.is_none() {
+        // Whatever there is, but it has to be said.
+        headers.push(("if-match", "*".to_owned()));
+    }
+    let call =
+        Call { method: Method::POST, headers, body: Some(("application/json", body)), ..Call::get(&path) };
     let published: Published = client.json(call).await?;
     tell(scope, &published, false);
     match how.wait {
@@ -384,15 +387,24 @@ fn table(revisions: &[Summary]) -> String {
 
 async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
     let client = connect(api)?;
-    let scopes: Page<Convergence> = client.json(Call::get("/api/v1/convergence")).await?;
-    if let Some(first) = scopes.items.first() {
+    let mut scopes: Vec<Convergence> = Vec::new();
+    let mut path = "/api/v1/convergence?limit=500".to_owned();
+    loop {
+        let page: Page<Convergence> = client.json(Call::get(&path)).await?;
+        scopes.extend(page.items);
+        match page.next_cursor {
+            Some(cursor) => path = format!("/api/v1/convergence?limit=500&cursor={cursor}"),
+            None => break,
+        }
+    }
+    if let Some(first) = scopes.first() {
         println!("{} live replicas", first.replicas.len());
         for replica in &first.replicas {
             println!("  {}  role {}  version {}", replica.replica, replica.role, replica.version);
         }
     }
     // Each is shown, also after one that has not converged.
-    let behind = scopes.items.iter().filter(|scope| !show(scope)).count();
+    let behind = scopes.iter().filter(|scope| !show(scope)).count();
     Ok(if behind == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONVERGED) })
 }
 

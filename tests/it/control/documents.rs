@@ -41,6 +41,28 @@ async fn a_document_is_replaced_only_by_somebody_who_says_what_they_replace() {
 }
 
 #[tokio::test]
+async fn how_far_replicas_are_is_told_of_every_document_page_by_page() {
+    let plane = Plane::start().await;
+    for tenant in ["a", "b", "default"] {
+        let line = format!("PUT /api/v1/tenants/{tenant}/document");
+        assert_eq!(yaml(&plane, OPERATOR, &line, &[("if-none-match", "*")], &text("r")).await.status, 200);
+    }
+    let (mut scopes, mut line) = (Vec::new(), "GET /api/v1/convergence?limit=2".to_owned());
+    loop {
+        let page = plane.ask(OPERATOR, &line, &[], None).await.json();
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2);
+        scopes.extend(items.iter().map(|item| item["scope"].as_str().unwrap().to_owned()));
+        match page["next_cursor"].as_str() {
+            Some(cursor) => line = format!("GET /api/v1/convergence?limit=2&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(scopes, ["a", "b", "default"]);
+    assert_eq!(plane.ask(OPERATOR, "GET /api/v1/convergence?limit=0", &[], None).await.status, 400);
+}
+
+#[tokio::test]
 async fn documents_may_be_as_large_over_the_api_as_anywhere_and_nothing_else_may() {
     const MAX: usize = tollgate::config::MAX_DOCUMENT;
     let plane = Plane::start().await;

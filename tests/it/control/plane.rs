@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -234,12 +235,12 @@ impl Plane {
         let publisher = Publisher::new(store.clone(), Arc::new(Rules));
         let config = ControlConfig {
             authenticator: Arc::new(Authenticator::new(
-                Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default())))),
+                Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default(), true)))),
                 Clock::default(),
             )),
             store: Some(store.clone()),
             publisher: Some(publisher.clone()),
-            canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}))),
+            canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}), Duration::from_secs(2))),
             ledger: Some(ledger.clone()),
             audit_key: Some(Arc::new(SigningKey::given(tollgate::audit::AuditKey::ephemeral()))),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),

@@ -92,8 +92,12 @@ pub(super) async fn compare_revisions(
 }
 
 /// Publish an earlier revision of a tenant again
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/rollback", tag = "documents", params(in_tenant::Path),
-    request_body = Rollback, responses((status = 200, description = "What was published.", body = PublishedView)))]
+///
+/// `If-Match` names the ETag of the document that is to be replaced, or `*` for whatever there is.
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/rollback", tag = "documents",
+    params(in_tenant::Path, in_tenant::Conditional), request_body = Rollback,
+    responses((status = 200, description = "What was published.", body = PublishedView),
+        (status = 428, description = "No precondition.")))]
 pub(super) async fn rollback_document(
     State(api): State<Api>,
     At(at): At<in_tenant::Path>,
