@@ -1,14 +1,15 @@
 //! Recorded bodies are for auditors: every reader of the log, tried by whoever is none.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::audit::{AuditKey, Report, verify};
+use tollgate::audit::{PublicKey, Report, verify};
 use tollgate::base::{Scope, TenantId};
 use tollgate::source::Change;
+use tollgate::store::StoreSettings;
 
+use super::audit_api::key_of;
 use super::events::{Reader, request, token};
 use super::{Replica, document, publish};
 use crate::support::postgres::Database;
@@ -40,9 +41,8 @@ async fn upstream() -> Upstream {
 
 const POLICY: &str = "policies: [ { name: p, default: deny, rules: [ { allow: {}, record: {} } ] } ]\n";
 
-fn proved(file: &Response, data: &Path) -> Report {
-    let key = AuditKey::open(&data.join("audit.key")).unwrap();
-    verify(std::io::Cursor::new(&file.body), &[key.public()], None).unwrap()
+fn proved(file: &Response, key: PublicKey) -> Report {
+    verify(std::io::Cursor::new(&file.body), &[key], None).unwrap()
 }
 
 /// A key of this principal, and perhaps the add-on.
@@ -70,7 +70,8 @@ async fn key_in(
     made.json()["key"].as_str().unwrap().to_owned()
 }
 
-async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, caller: Caller) {
+async fn only_auditors_read_them(admin: SocketAddr, settings: StoreSettings, root: &str, caller: Caller) {
+    let signed = key_of(settings).await;
     let audit = format!("{TENANT}/audit");
     let mut tail = Reader::open(admin, root, "?topics=audit", None).await;
     let asked = caller.modern("tools/call", json!({ "name": "a", "arguments": { "x": SECRET } }));
@@ -131,7 +132,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
     for token in [root, &admin_key] {
         for query in ["", "&name=a", "&class=data"] {
             let file = get(admin, token, &format!("{audit}/export?format=jsonl{query}")).await;
-            let report = proved(&file, data);
+            let report = proved(&file, signed);
             assert!(report.omitted >= 2 && !file.text().contains(SECRET), "{report:?}");
         }
     }
@@ -140,7 +141,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
         assert!(table.contains("tools/call") && !table.contains(SECRET), "{table}");
     }
     let file = get(admin, &auditor, &format!("{audit}/export?format=jsonl&name=a")).await;
-    let report = proved(&file, data);
+    let report = proved(&file, signed);
     assert!(report.events == 2 && file.text().contains(SECRET), "{report:?}");
 
     // Each look is in the log, those that were refused, too.
@@ -160,7 +161,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
     assert_eq!(erased.status(), 200, "{}", erased.text());
     assert_eq!(get(admin, &auditor, &one).await.status(), 404);
     let file = get(admin, &auditor, &format!("{audit}/export")).await;
-    assert!(proved(&file, data).erased >= 2 && !file.text().contains(SECRET));
+    assert!(proved(&file, signed).erased >= 2 && !file.text().contains(SECRET));
 }
 
 #[tokio::test]
@@ -168,12 +169,12 @@ async fn bodies_are_read_by_auditors_only_on_postgres() {
     let database = Database::fresh();
     let up = upstream().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     let text = document("s", &up.url()).replace("limits: []", "limits: [], policy: p") + POLICY;
     publish(&one.publisher(), &text, None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let (admin, data) = (one.process().admin_address(), one.data_dir());
-    only_auditors_read_them(admin, &data, &token, one.caller("s")).await;
+    only_auditors_read_them(admin, StoreSettings::at(&database.url(), &data), &token, one.caller("s")).await;
 }
 
 #[tokio::test]
@@ -181,7 +182,8 @@ async fn bodies_are_read_by_auditors_only_on_sqlite() {
     let up = upstream().await;
     let gateway = Gateway::relay(&[&up]).server("era: modern").route("policy: p").more(POLICY).start().await;
     let token = token(gateway.data_dir(), gateway.admin).await;
-    only_auditors_read_them(gateway.admin, &gateway.data_dir(), &token, gateway.caller()).await;
+    let settings = StoreSettings::embedded(&gateway.data_dir());
+    only_auditors_read_them(gateway.admin, settings, &token, gateway.caller()).await;
 }
 
 /// A tenant's document says it of the tenant's own calls, and the tenant's own auditors read them: nobody else's.
@@ -191,7 +193,7 @@ async fn bodies_of_a_tenant_are_read_by_its_own_auditors() {
     let up = upstream().await;
     let one = Replica::start(&database.url()).await;
     let admin = one.process().admin_address();
-    let root = token(one.data_dir(), admin).await;
+    let root = one.admin_token().await;
     let grants = "grants: { private_targets: [127.0.0.0/8], anonymous: true }";
     let platform =
         format!("version: 1\ntenants: [ {{ name: acme, {grants} }}, {{ name: globex, {grants} }} ]\n");
