@@ -33,12 +33,15 @@ pub(super) async fn keep(core: Core) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut waiting: Vec<SampleBatch> = Vec::new();
-    let mut forgot = None;
+    let (mut forgot, mut before) = (None, 0);
     loop {
         tick.tick().await;
         waiting.extend(sampler.take(core.clock.unix_ms()));
         let too_many = waiting.len().saturating_sub(MAX_SAMPLE_BATCHES);
         waiting.drain(..too_many);
+        let dropped = sampler.dropped();
+        core.telemetry.metrics.samples_dropped().add(dropped - before + too_many as u64);
+        before = dropped;
         store(&core.store, writer, &mut waiting).await;
         let now = tokio::time::Instant::now();
         if forgot.is_none_or(|at| now - at >= FORGET_EVERY) {

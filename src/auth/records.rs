@@ -9,7 +9,7 @@ use serde_saphyr::Spanned;
 /// The largest text, in bytes.
 pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 /// How many errors are reported of one text.
-const MAX_ERRORS: usize = 100;
+pub(crate) const MAX_ERRORS: usize = 100;
 
 /// An error in one record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -56,7 +56,9 @@ impl RawRecord {
             (None, None, Some(id)) => RevocationTarget::Principal(id),
             _ => return Err("exactly one of `jti`, `sub` and `principal` is expected".to_owned()),
         };
-        Ok(RevocationRecord { target, issuer: self.issuer, before: self.before })
+        let record = RevocationRecord { target, issuer: self.issuer, before: self.before };
+        record.check()?;
+        Ok(record)
     }
 }
 
@@ -67,6 +69,18 @@ impl RevocationRecord {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str::<RawRecord>(text).map_err(|e| e.to_string())?.check()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let name = match &self.target {
+            RevocationTarget::Id(_) if self.before.is_some() => {
+                return Err("`before` makes no sense with `jti`".to_owned());
+            }
+            RevocationTarget::Id(name)
+            | RevocationTarget::Principal(name)
+            | RevocationTarget::Subject(name) => name,
+        };
+        if name.is_empty() { Err("an empty name revokes nothing".to_owned()) } else { Ok(()) }
     }
 }
 
@@ -108,6 +122,24 @@ impl RevocationList {
         Self::compile(records.into_iter().enumerate().map(|(i, r)| (i + 1, r)).collect())
     }
 
+    /// Builds a list of what of these records can be taken, and says what cannot, by position from 1. For records that come
+    /// one by one from elsewhere: one that makes no sense must not lift the others.
+    pub fn sound(records: Vec<RevocationRecord>) -> (Self, Vec<LineError>) {
+        let (mut list, mut errors) = (Self::default(), Vec::new());
+        for (i, record) in records.into_iter().enumerate() {
+            let added = match i < MAX_ENTRIES {
+                true => list.add(record),
+                false => Err(format!("more than {MAX_ENTRIES} entries")),
+            };
+            if let Err(problem) = added
+                && errors.len() < records::MAX_ERRORS
+            {
+                errors.push(LineError { line: i + 1, problem });
+            }
+        }
+        (list, errors)
+    }
+
     fn compile(records: Vec<(usize, RevocationRecord)>) -> Result<Self, Vec<LineError>> {
         if records.len() > MAX_ENTRIES {
             return Err(vec![LineError {
@@ -121,18 +153,13 @@ impl RevocationList {
     }
 
     fn add(&mut self, record: RevocationRecord) -> Result<(), String> {
+        record.check()?;
         let before = record.before.map(|at| at.0);
         let (entries, name) = match record.target {
-            RevocationTarget::Id(_) if before.is_some() => {
-                return Err("`before` makes no sense with `jti`".to_owned());
-            }
             RevocationTarget::Id(name) => (&mut self.ids, name),
             RevocationTarget::Principal(name) => (&mut self.principals, name),
             RevocationTarget::Subject(name) => (&mut self.subjects, name),
         };
-        if name.is_empty() {
-            return Err("an empty name revokes nothing".to_owned());
-        }
         let issuer = record.issuer.map(String::into_boxed_str);
         let entries = entries.entry(name.into_boxed_str()).or_default();
         // Later entries for the same thing can only revoke more.
@@ -239,6 +266,23 @@ mod tests {
 
     fn revokes(text: &str, claimed: Claimed<'_>) -> bool {
         RevocationList::parse(text).unwrap().revokes(claimed)
+    }
+
+    #[test]
+    fn an_entry_that_makes_no_sense_is_refused_and_lifts_no_other() {
+        for bad in [
+            r#"{"jti":"t1","before":"2026-01-01T00:00:00Z"}"#,
+            r#"{"jti":""}"#,
+            r#"{"principal":""}"#,
+            r#"{"sub":""}"#,
+        ] {
+            assert!(RevocationRecord::parse(bad).is_err(), "{bad}");
+        }
+        let good = RevocationRecord::parse(r#"{"principal":"corp|alice"}"#).unwrap();
+        let odd = RevocationRecord { target: RevocationTarget::Principal(String::new()), ..good.clone() };
+        let (list, errors) = RevocationList::sound(vec![odd, good]);
+        assert!(list.revokes(ALICE));
+        assert_eq!((list.len(), errors.len(), errors[0].line), (1, 1, 1));
     }
 
     #[test]

@@ -146,10 +146,8 @@ impl Entries {
                 }
             }
         }
-        if let Err(errors) = registries.keys.replace(keys) {
-            for error in errors {
-                tracing::error!(event = "keys_refused", tenant, %error);
-            }
+        for (key, error) in registries.keys.replace_sound(keys) {
+            tracing::error!(event = "key_refused", tenant, key, error);
         }
         registries.revocations.replace(self.revocation_list(tenant));
         registries.bindings.replace(self.standings());
@@ -172,11 +170,9 @@ impl Entries {
                 None => remove.push(id.clone()),
             }
         }
-        if !delta.keys.is_empty()
-            && let Err(errors) = registries.keys.change(upsert, &remove)
-        {
-            for error in errors {
-                tracing::error!(event = "keys_refused", tenant, %error);
+        if !delta.keys.is_empty() {
+            for (key, error) in registries.keys.change(upsert, &remove) {
+                tracing::error!(event = "key_refused", tenant, key, error);
             }
         }
         registries.revocations.replace(self.revocation_list(tenant));
@@ -193,12 +189,11 @@ impl Entries {
                 }
             }
         }
-        RevocationList::build(records).unwrap_or_else(|errors| {
-            for error in errors {
-                tracing::error!(event = "revocations_refused", tenant, %error);
-            }
-            RevocationList::default()
-        })
+        let (list, errors) = RevocationList::sound(records);
+        for error in errors {
+            tracing::error!(event = "revocation_refused", tenant, %error);
+        }
+        list
     }
 
     fn standings(&self) -> Standings {
@@ -321,7 +316,7 @@ impl Feed {
         self.applied.store(seq, Ordering::Relaxed);
         let dirty = self.unwritten.fetch_or(!changed.is_empty(), Ordering::Relaxed) || !changed.is_empty();
         if dirty && self.may_write() {
-            self.write_file(&state);
+            self.write_file(&state).await;
         }
         outcome
     }
@@ -399,12 +394,14 @@ impl Feed {
         now.saturating_sub(self.written.load(Ordering::Relaxed)) >= WRITE_EVERY.as_millis() as u64
     }
 
-    fn write_file(&self, state: &State) {
+    async fn write_file(&self, state: &State) {
         self.written.store(self.clock.unix_ms(), Ordering::Relaxed);
-        let written = serde_json::to_vec(state)
-            .map_err(io::Error::from)
-            .and_then(|bytes| durable::write(&self.file, FORMAT, &bytes));
-        match written {
+        let (state, file) = (state.clone(), self.file.clone());
+        let work = move || {
+            let bytes = serde_json::to_vec(&state)?;
+            durable::write(&file, FORMAT, &bytes)
+        };
+        match tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => self.unwritten.store(false, Ordering::Relaxed),
             Err(error) => {
                 tracing::error!(event = "identity_not_cached", path = %self.file.display(), %error);
@@ -448,6 +445,21 @@ mod tests {
         assert_eq!(standings["corp|carol"].roles.iter().collect::<Vec<_>>(), [Role::Admin]);
         let odd = IdentityChange { kind: "badge".to_owned(), ..change(IdentityKind::User, "x", None) };
         assert!(!state.apply(&odd));
+    }
+
+    #[test]
+    fn an_entry_that_is_not_understood_lifts_no_other() {
+        let mut state = State::default();
+        for (id, record) in [
+            ("a", r#"{"principal":"corp|alice"}"#),
+            ("b", r#"{"jti":""}"#),
+            ("c", r#"{"jti":"t1","before":"2026-01-01T00:00:00Z"}"#),
+            ("d", r#"{"of":"a later version"}"#),
+            ("e", r#"{"jti":"t2"}"#),
+        ] {
+            state.apply(&change(IdentityKind::Revocation, id, Some(record)));
+        }
+        assert_eq!(state.tenants["acme"].revocation_list("acme").len(), 2, "those of alice and of t2");
     }
 
     #[test]

@@ -14,17 +14,18 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{Histogram, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
-use super::family::{Child, Counter, Family, Gauge, LabelMap};
+use super::families::Families;
+use super::family::{Family, Gauge, LabelMap};
 use super::handles::{
     Grid, RouteMetrics, RouteServer, RouteShared, ServerMetrics, TargetMetrics, TenantMetrics,
 };
 use super::jwks::{JwksAges, JwksCollector};
-use super::label::{CanaryEnd, ReloadOutcome};
 use super::names::{self, OTHER};
 use super::process::ProcessCollector;
 use super::series::{Gone, RouteEntry, ServerEntry, Slot, State, TenantEntry};
+use super::single::Single;
 use crate::base::{Clock, RouteId, ServerId, TargetId, TenantId};
 
 /// `Content-Type` of [`Metrics::render`].
@@ -78,9 +79,9 @@ pub struct Traffic {
 pub struct Metrics {
     registry: Registry,
     caps: Caps,
-    families: Families,
-    single: Single,
-    jwks: Arc<JwksAges>,
+    pub(super) families: Families,
+    pub(super) single: Single,
+    pub(super) jwks: Arc<JwksAges>,
     state: Mutex<State>,
 }
 
@@ -88,45 +89,6 @@ impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").field("caps", &self.caps).finish_non_exhaustive()
     }
-}
-
-struct Families {
-    auth_failures: Arc<Family<Counter>>,
-    canaries_ended: Arc<Family<Counter>>,
-    canary_calls: Arc<Family<Counter>>,
-    gateway_seconds: Arc<Family<Histogram>>,
-    label_overflow: Arc<Family<Counter>>,
-    limit_fallbacks: Arc<Family<Counter>>,
-    limit_refusals: Arc<Family<Counter>>,
-    limit_trips: Arc<Family<Counter>>,
-    policy_denials: Arc<Family<Counter>>,
-    reloads: Arc<Family<Counter>>,
-    request_seconds: Arc<Family<Histogram>>,
-    requests: Arc<Family<Counter>>,
-    retries: Arc<Family<Counter>>,
-    streams: Arc<Family<Gauge>>,
-    target_ejections: Arc<Family<Counter>>,
-    target_healthy: Arc<Family<Gauge>>,
-    target_in_flight: Arc<Family<Gauge>>,
-    tool_seconds: Arc<Family<Histogram>>,
-    upstream_errors: Arc<Family<Counter>>,
-}
-
-struct Single {
-    access_log_dropped: Counter,
-    audit_backlog: Gauge,
-    audit_dropped: Counter,
-    audit_refused: Counter,
-    audit_spool_bytes: Gauge,
-    config_revision: Gauge,
-    connections: Gauge,
-    health_history_dropped: Counter,
-    identity_staleness: Gauge,
-    limit_server_up: Gauge,
-    log_suppressed: Counter,
-    reload_success: Gauge,
-    sessions: Gauge,
-    trace_dropped: Counter,
 }
 
 impl Metrics {
@@ -232,97 +194,6 @@ impl Metrics {
             sum
         };
         state.tenants.iter().map(|(name, entry)| (name.clone(), of(entry))).collect()
-    }
-
-    /// Open client connections.
-    pub fn connections(&self) -> &Gauge {
-        &self.single.connections
-    }
-
-    /// MCP sessions at home here.
-    pub fn sessions(&self) -> &Gauge {
-        &self.single.sessions
-    }
-
-    /// Audit records that have not reached the store.
-    pub fn audit_backlog(&self) -> &Gauge {
-        &self.single.audit_backlog
-    }
-
-    /// Audit events that were lost.
-    pub fn audit_dropped(&self) -> &Counter {
-        &self.single.audit_dropped
-    }
-
-    /// Requests refused because their events would find no room.
-    pub fn audit_refused(&self) -> &Counter {
-        &self.single.audit_refused
-    }
-
-    /// Bytes of the audit spool.
-    pub fn audit_spool_bytes(&self) -> &Gauge {
-        &self.single.audit_spool_bytes
-    }
-
-    /// Lines that the access log lost.
-    pub fn access_log_dropped(&self) -> &Counter {
-        &self.single.access_log_dropped
-    }
-
-    /// Minutes and changes of targets' health that were lost.
-    pub fn health_history_dropped(&self) -> &Counter {
-        &self.single.health_history_dropped
-    }
-
-    /// Seconds since the store was last heard of about callers.
-    pub fn identity_staleness(&self) -> &Gauge {
-        &self.single.identity_staleness
-    }
-
-    /// Whether the server of shared limits answers.
-    pub fn limit_server_up(&self) -> &Gauge {
-        &self.single.limit_server_up
-    }
-
-    /// Trips to the server of shared limits with this outcome.
-    pub fn limit_trips(&self, outcome: &str) -> Counter {
-        self.families.limit_trips.child(&[outcome])
-    }
-
-    /// Log lines withheld or lost.
-    pub fn log_suppressed(&self) -> &Counter {
-        &self.single.log_suppressed
-    }
-
-    /// Spans that were not delivered.
-    pub fn trace_dropped(&self) -> &Counter {
-        &self.single.trace_dropped
-    }
-
-    /// Says which configuration is in force.
-    pub fn config_revision(&self, revision: u64) {
-        self.single.config_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
-    }
-
-    /// Counts an attempt to load a configuration.
-    pub fn config_reloaded(&self, outcome: ReloadOutcome) {
-        self.families.reloads.child(&[outcome.as_str()]).inc();
-        self.single.reload_success.set(i64::from(outcome.is_success()));
-    }
-
-    /// Counts a canary that this process has ended.
-    pub fn canary_ended(&self, end: CanaryEnd) {
-        self.families.canaries_ended.child(&[end.as_str()]).inc();
-    }
-
-    /// Says that an issuer's keys were fetched now; their age counts from here at each scrape.
-    pub fn jwks_fetched(&self, issuer: &str) {
-        self.jwks.fetched(issuer);
-    }
-
-    /// Stops showing the age of an issuer's keys.
-    pub fn jwks_forgotten(&self, issuer: &str) {
-        self.jwks.forgotten(issuer);
     }
 
     /// Removes the series of routes, servers, targets and tenants that nobody has held for two sweeps in a row.
@@ -473,59 +344,6 @@ impl Metrics {
             .servers
             .entry(server.into())
             .or_insert_with(|| ServerEntry { shared: Slot::new(shared), targets: HashMap::new() })
-    }
-}
-
-impl Families {
-    fn register(registry: &Registry) -> Self {
-        fn make<C: Child>(spec: &'static names::Spec, registry: &Registry) -> Arc<Family<C>> {
-            Family::register(spec, registry)
-        }
-        Self {
-            auth_failures: make(&names::AUTH_FAILURES, registry),
-            canaries_ended: make(&names::CANARIES_ENDED, registry),
-            canary_calls: make(&names::CANARY_CALLS, registry),
-            gateway_seconds: make(&names::GATEWAY_SECONDS, registry),
-            label_overflow: make(&names::LABEL_OVERFLOW, registry),
-            limit_fallbacks: make(&names::LIMIT_FALLBACKS, registry),
-            limit_refusals: make(&names::LIMIT_REFUSALS, registry),
-            limit_trips: make(&names::LIMIT_TRIPS, registry),
-            policy_denials: make(&names::POLICY_DENIALS, registry),
-            reloads: make(&names::CONFIG_RELOADS, registry),
-            request_seconds: make(&names::REQUEST_SECONDS, registry),
-            requests: make(&names::REQUESTS, registry),
-            retries: make(&names::RETRIES, registry),
-            streams: make(&names::STREAMS, registry),
-            target_ejections: make(&names::TARGET_EJECTIONS, registry),
-            target_healthy: make(&names::TARGET_HEALTHY, registry),
-            target_in_flight: make(&names::TARGET_IN_FLIGHT, registry),
-            tool_seconds: make(&names::TOOL_SECONDS, registry),
-            upstream_errors: make(&names::UPSTREAM_ERRORS, registry),
-        }
-    }
-}
-
-impl Single {
-    fn register(registry: &Registry) -> Self {
-        fn one<C: Child>(spec: &'static names::Spec, registry: &Registry) -> C {
-            Family::<C>::register(spec, registry).child(&[])
-        }
-        Self {
-            access_log_dropped: one(&names::ACCESS_LOG_DROPPED, registry),
-            audit_backlog: one(&names::AUDIT_BACKLOG, registry),
-            audit_dropped: one(&names::AUDIT_DROPPED, registry),
-            audit_refused: one(&names::AUDIT_REFUSED, registry),
-            audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
-            config_revision: one(&names::CONFIG_REVISION, registry),
-            connections: one(&names::CONNECTIONS, registry),
-            health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
-            identity_staleness: one(&names::IDENTITY_STALENESS, registry),
-            limit_server_up: one(&names::LIMIT_SERVER_UP, registry),
-            log_suppressed: one(&names::LOG_SUPPRESSED, registry),
-            reload_success: one(&names::CONFIG_RELOAD_SUCCESS, registry),
-            sessions: one(&names::SESSIONS, registry),
-            trace_dropped: one(&names::TRACE_DROPPED, registry),
-        }
     }
 }
 

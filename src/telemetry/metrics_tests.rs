@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::super::handles::Sample;
-use super::super::label::{AuthFailure, CanaryOutcome, CanarySide, Method, Outcome, UpstreamError};
+use super::super::label::{
+    AuthFailure, CanaryEnd, CanaryOutcome, CanarySide, Method, Outcome, ReloadOutcome, UpstreamError,
+};
 use super::*;
 
 fn metrics(caps: Caps) -> Arc<Metrics> {

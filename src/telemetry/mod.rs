@@ -20,6 +20,7 @@
 //! | `log` | `tracing` and `log` set-up |
 
 mod access;
+mod families;
 mod family;
 mod handles;
 mod json;
@@ -34,6 +35,7 @@ mod sample;
 mod sampler;
 mod series;
 mod session;
+mod single;
 pub mod trace;
 
 use std::sync::Arc;

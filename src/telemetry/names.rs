@@ -246,6 +246,12 @@ specs! {
     );
     /// Second attempts.
     RETRIES = counter("tollgate_retries_total", "Upstream attempts after the first.", &["tenant", "server"]);
+    /// Sampled requests that were not kept.
+    SAMPLES_DROPPED = counter(
+        "tollgate_samples_dropped_total",
+        "Minutes of routes whose sampled requests were lost because the store was away for too long.",
+        &[],
+    );
     /// Live MCP sessions.
     SESSIONS = gauge("tollgate_sessions", "MCP sessions at home on this replica.", &[]);
     /// Open streams.

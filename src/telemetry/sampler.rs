@@ -20,6 +20,8 @@ use super::RequestSample;
 pub const MAX_BATCHES: usize = 4_096;
 /// Routes that are told apart; requests on others are not sampled.
 const MAX_ROUTES: usize = 10_000;
+/// A route without requests for so many minutes gives its place up when places run short.
+const IDLE_MINUTES: u64 = 60;
 /// The longest arguments that are kept, in bytes; longer ones are left out.
 pub const MAX_ARGUMENTS: usize = 4 * 1024;
 
@@ -129,9 +131,25 @@ impl Sampler {
                 self.finish(&reservoir, &mut kept);
             }
         }
+        self.make_room(minute);
         let mut batches = std::mem::take(&mut *self.finished.lock());
         batches.sort_by_key(|batch| batch.minute_ms);
         batches
+    }
+
+    /// Forgets routes that nobody asks for any more, before there is no place for others.
+    fn make_room(&self, minute: u64) {
+        if self.routes.read().len() <= MAX_ROUTES / 2 {
+            return;
+        }
+        self.routes.write().retain(|_, reservoir| {
+            let used = || {
+                let kept = reservoir.kept.lock();
+                !kept.samples.is_empty() || kept.minute + IDLE_MINUTES >= minute
+            };
+            // Somebody may hold it who has not counted yet.
+            Arc::strong_count(reservoir) > 1 || used()
+        });
     }
 
     fn reservoir(&self, tenant: &str, route: &str) -> Option<Arc<Reservoir>> {
@@ -256,6 +274,22 @@ mod tests {
         // The later half of a minute is as likely as the first: 1,000 ± 5 standard deviations.
         let late = batches.iter().flat_map(|b| &b.samples).filter(|s| s.time >= 500).count();
         assert!((840..=1_160).contains(&late), "{late} of 2000");
+    }
+
+    #[test]
+    fn routes_that_are_gone_give_their_places_up() {
+        let sampler = Sampler::new(1, false);
+        for n in 0..MAX_ROUTES {
+            sampler.offer("t", &n.to_string(), START, || sample(1));
+        }
+        assert_eq!(sampler.take(START + 2 * MINUTE_MS).len(), MAX_BATCHES);
+        sampler.offer("t", "new", START + 3 * MINUTE_MS, || sample(1));
+        sampler.offer("t", "0", START + 90 * MINUTE_MS, || sample(1));
+        assert_eq!(sampler.take(START + 100 * MINUTE_MS).len(), 1, "no place for another");
+        for route in ["new", "0"] {
+            sampler.offer("t", route, START + 101 * MINUTE_MS, || sample(1));
+        }
+        assert_eq!(sampler.take(START + 102 * MINUTE_MS).len(), 2);
     }
 
     #[test]

@@ -56,7 +56,8 @@ OUTGOING = "src/gateway/outgoing.rs"
 PERMIT = "src/gateway/step/permit.rs"
 POLICY = "src/policy/engine.rs"
 REFUSAL = "src/mcp/classify/refusal.rs"
-RELAY = "src/gateway/relay.rs"
+RELAY = "src/gateway/relay/stream.rs"
+RELAY_WHOLE = "src/gateway/relay/whole.rs"
 RESPOND = "src/gateway/respond.rs"
 REWRITE = "src/gateway/rewrite.rs"
 SEND = "src/gateway/send.rs"
@@ -210,7 +211,7 @@ add(
 
 # === disconnection ===
 
-PLAN_END = "phase: self.parts.phase.clone(),\n        };"
+PLAN_END = "phase: self.parts.phase.clone(),\n            answer,\n        };"
 CANCELS = "let cancels = seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream;"
 
 add(
@@ -345,7 +346,7 @@ add(
 add(
     "stream-broken-error",
     "JSON-RPC 2.0 §5, docs/architecture.md §Errors: a call whose stream breaks between events ends with an error for its id.",
-    (RELAY, "client.write(event(&error)).await;", "if !BROKEN { client.write(event(&error)).await; }"),
+    (RELAY, "client.write(error).await;", "if !BROKEN { client.write(error).await; }"),
     caught_by="relay::streams::a_server_that_breaks_off_between_events_leaves_an_error_with_the_id",
 )
 add(
@@ -353,8 +354,8 @@ add(
     "RFC 9112 §8: a stream that breaks inside an event has no proper end, so that nobody takes half of it for an answer.",
     (
         RELAY,
-        "if let Some(id) = plan.id.filter(|_| flow.at_boundary()) {",
-        "if let Some(id) = plan.id.filter(|_| BROKEN || flow.at_boundary()) {",
+        "plan.id.filter(|_| flow.at_boundary() && !plan.long_lived",
+        "plan.id.filter(|_| (BROKEN || flow.at_boundary()) && !plan.long_lived",
     ),
     caught_by="relay::streams::a_stream_that_breaks_inside_an_event_has_no_proper_end",
 )
@@ -840,7 +841,7 @@ add(
 
 # === errors of our own ===
 
-ERROR_BODY = "let body = jsonrpc::error_body(id, failure.code, &failure.message, failure.data.as_deref());"
+ERROR_BODY = "jsonrpc::error_body(id, failure.code, &failure.message, failure.data.as_deref())"
 OWN_ERRORS = "relay::errors::errors_of_our_own_carry_the_id_and_a_code_that_nobody_reserved"
 
 add(
@@ -852,22 +853,24 @@ add(
 add(
     "error-codes",
     "MCP 2026-07-28 basic §Error Codes: nobody but the specification uses -32020 to -32099.",
-    after(
+    (
         RESPOND,
         ERROR_BODY,
-        "let body = if BROKEN && failure.code > 0 {\n    jsonrpc::error_body(id, -32050, &failure.message, None)\n"
-        "} else {\n    body\n};",
+        "if BROKEN && failure.code > 0 {\n    jsonrpc::error_body(id, -32050, &failure.message, None)\n"
+        "} else {\n    " + ERROR_BODY + "\n}",
     ),
     caught_by=OWN_ERRORS,
 )
 add(
     "error-hides-server",
     "docs/security.md: an error says nothing about where a server is.",
-    after(
+    (
         RESPOND,
         ERROR_BODY,
-        "let body = match &failure.detail {\n"
-        "    Some(detail) if BROKEN => jsonrpc::error_body(id, failure.code, detail, None),\n    _ => body,\n};",
+        "match &failure.detail {\n"
+        "    Some(detail) if BROKEN => jsonrpc::error_body(id, failure.code, detail, None),\n    _ => "
+        + ERROR_BODY
+        + ",\n}",
     ),
     caught_by="relay::errors::errors_say_nothing_about_where_the_server_is",
 )
@@ -1808,10 +1811,10 @@ add(
     "audit-before-the-end",
     "docs/audit.md: a response ends only after its event is in the spool.",
     (
-        RELAY,
-        "    settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;",
+        RELAY_WHOLE,
+        "    plan.settled(bytes_out, None).await.map_err(|_| Failure::audit_failed())?;",
         "    if !BROKEN {\n"
-        "        settled(&mut plan.settle, bytes_out, None).await.map_err(|_| Failure::audit_failed())?;\n    }",
+        "        plan.settled(bytes_out, None).await.map_err(|_| Failure::audit_failed())?;\n    }",
     ),
     (
         "src/gateway/observe.rs",

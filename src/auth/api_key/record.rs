@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::auth::api_key::Restriction;
 use crate::auth::api_key::format::{is_id, parse};
 use crate::auth::records::Timestamp;
 use crate::base::{Role, Secret};
@@ -228,7 +229,7 @@ impl KeyRecord {
         if longest.max(self.cidr.len()) > MAX_LIST {
             return Err(format!("a list has more than {MAX_LIST} entries"));
         }
-        Ok(())
+        Restriction::compile(&self.scopes).map(drop)
     }
 }
 

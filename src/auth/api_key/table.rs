@@ -104,6 +104,28 @@ impl KeyTable {
         Self::compile(records.into_iter().enumerate().map(|(i, r)| (i + 1, r)).collect(), tenant, pepper)
     }
 
+    /// Compiles what of these records can be taken, and says which cannot and why. For records that come one by one from
+    /// elsewhere: one that is wrong must not keep the others out.
+    fn sound(
+        records: Vec<KeyRecord>,
+        tenant: &TenantId,
+        pepper: Option<&KeyPepper>,
+    ) -> (Self, Vec<(String, String)>) {
+        let (mut keys, mut refused) = (HashMap::with_capacity(records.len()), Vec::new());
+        for record in records {
+            let id = record.id.clone();
+            let entry = match keys.len() < MAX_KEYS {
+                true => KeyEntry::compile(record, tenant, pepper),
+                false => Err(format!("more than {MAX_KEYS} keys")),
+            };
+            match entry {
+                Ok(entry) => drop(keys.insert(id.into(), Arc::new(entry))),
+                Err(problem) => refused.push((id, problem)),
+            }
+        }
+        (Self { keys }, refused)
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -216,19 +238,27 @@ impl KeyStore {
         Ok(())
     }
 
-    /// Adds or replaces some keys and removes others, as a feed of changes brings them; with an error in one, nothing
-    /// changes. Costs a copy of the table's pointers, so changes should come in batches.
-    pub fn change(&self, upsert: Vec<KeyRecord>, remove: &[String]) -> Result<(), Vec<LineError>> {
-        let changed = KeyTable::build(upsert, &self.tenant, self.pepper.as_ref())?;
+    /// Replaces all keys by those of these records that can be taken. Gives the others, by id, with what is wrong.
+    pub fn replace_sound(&self, records: Vec<KeyRecord>) -> Vec<(String, String)> {
+        let (table, refused) = KeyTable::sound(records, &self.tenant, self.pepper.as_ref());
+        self.swap(table);
+        refused
+    }
+
+    /// Adds or replaces some keys and removes others, as a feed of changes brings them. A record that cannot be taken counts
+    /// as removed (what it allowed before, it must not go on to allow) and is given back, by id, with what is wrong. Costs
+    /// a copy of the table's pointers, so changes should come in batches.
+    pub fn change(&self, upsert: Vec<KeyRecord>, remove: &[String]) -> Vec<(String, String)> {
+        let (changed, refused) = KeyTable::sound(upsert, &self.tenant, self.pepper.as_ref());
         self.table.rcu(|current| {
             let mut keys = current.keys.clone();
-            for id in remove {
+            for id in remove.iter().chain(refused.iter().map(|(id, _)| id)) {
                 keys.remove(id.as_str());
             }
             keys.extend(changed.keys.iter().map(|(id, entry)| (id.clone(), entry.clone())));
             KeyTable { keys }.inherit(current)
         });
-        Ok(())
+        refused
     }
 
     /// How many keys there are.
@@ -427,14 +457,46 @@ mod tests {
         let (two_text, two) = key_record(Role::Developer);
         let store = store(vec![one.clone()]);
         verify(&store, &one_text, HOME, NOW).unwrap();
-        store.change(vec![two], &[]).unwrap();
+        assert_eq!(store.change(vec![two], &[]), []);
         assert!(verify(&store, &one_text, HOME, NOW).is_ok() && verify(&store, &two_text, HOME, NOW).is_ok());
-        store.change(vec![KeyRecord { disabled: true, ..one.clone() }], &[]).unwrap();
+        assert_eq!(store.change(vec![KeyRecord { disabled: true, ..one.clone() }], &[]), []);
         assert_eq!(verify(&store, &one_text, HOME, NOW).unwrap_err(), KeyRefusal::Disabled);
         assert_eq!(store.used_since(0).len(), 2);
-        store.change(vec![], &[one.id]).unwrap();
+        assert_eq!(store.change(vec![], std::slice::from_ref(&one.id)), []);
         assert_eq!(verify(&store, &one_text, HOME, NOW).unwrap_err(), KeyRefusal::Unknown);
         assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_taken_keeps_no_other_from_counting() {
+        let (good_text, good) = key_record(Role::Developer);
+        let (gone_text, gone) = key_record(Role::Developer);
+        let (odd_text, odd) = key_record(Role::Developer);
+        let store = store(vec![gone.clone(), odd.clone()]);
+        let broken =
+            KeyRecord { hash: KeyHash::of(b"x", KeyPepper::new(&Secret::new(vec![7; 32])).as_ref()), ..odd };
+        let refused = store.change(vec![broken.clone(), good.clone()], std::slice::from_ref(&gone.id));
+        assert_eq!(refused.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&broken.id]);
+        let check = |store: &KeyStore| {
+            assert!(verify(store, &good_text, HOME, NOW).is_ok());
+            assert_eq!(
+                verify(store, &gone_text, HOME, NOW).unwrap_err(),
+                KeyRefusal::Unknown,
+                "it was deleted"
+            );
+            assert_eq!(
+                verify(store, &odd_text, HOME, NOW).unwrap_err(),
+                KeyRefusal::Unknown,
+                "nor as it was"
+            );
+        };
+        check(&store);
+        let fresh = KeyStore::new(TenantId::default(), None);
+        assert_eq!(fresh.replace_sound(vec![broken, good.clone()]).len(), 1);
+        check(&fresh);
+        // What would be refused there is refused where it is made.
+        let scopes = crate::auth::KeyScopes { tools: vec!["a".repeat(5_000)], ..Default::default() };
+        assert!(KeyRecord { scopes, ..good }.check().is_err());
     }
 
     #[test]
