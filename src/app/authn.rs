@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::app::core::Core;
 use crate::app::runtimes::Runtimes;
+use crate::config::model;
 use crate::control::authn::{Authenticator, Keys};
 use crate::control::bootstrap::{self, Made};
 use crate::control::keys::StoreKeys;
@@ -16,9 +17,13 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 /// so that a start does not wait for a store that is away.
 pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Arc<Authenticator> {
     let (store, clock) = (core.store.clone(), core.clock.clone());
-    let keys: Arc<dyn Keys> = Arc::new(StoreKeys::new(store.clone(), clock.clone()));
+    let documents = core.model.source == model::SourceKind::Database;
+    let keys: Arc<dyn Keys> = Arc::new(StoreKeys::new(store.clone(), clock.clone(), documents));
     let authenticator = Arc::new(Authenticator::new(Some(keys), clock));
-    runtimes.control(bootstrap::keep(store.clone(), core.data_dir.clone(), authenticator.clone(), tell));
+    // A token that nobody asked for is one more that can be stolen.
+    let make = core.model.listeners.admin.token.is_none();
+    let (dir, accepting) = (core.data_dir.clone(), authenticator.clone());
+    runtimes.control(bootstrap::keep(store.clone(), dir, accepting, make, tell));
     runtimes.control(async move {
         loop {
             tokio::time::sleep(EXPIRE_EVERY).await;

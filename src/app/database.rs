@@ -75,12 +75,18 @@ impl Database {
         })?;
         let herald = Herald::new(clock.clone(), opening.state.metrics.clone());
         let replica = replica_name(&model.data_dir);
-        let holder = Arc::new(Holder::new(store.clone(), serve.clone(), replica.clone(), herald.tell()));
+        let holder = Arc::new(Holder::new(
+            store.clone(),
+            serve.clone(),
+            cache.clone(),
+            replica.clone(),
+            herald.tell(),
+        ));
         let follower =
             Follower::new(store.clone(), serve.clone(), cache, holder.clone(), model.store.poll.get());
         let follower = Arc::new(follower);
         let publisher = Publisher::new(store.clone(), serve);
-        let canaries = Canaries::new(store.clone(), publisher.clone(), herald.tell());
+        let canaries = Canaries::new(store.clone(), publisher.clone(), herald.tell(), model.store.poll.get());
         if let Some(text) = opening.seed {
             seed(&follower, &publisher, text).await?;
         }

@@ -167,6 +167,53 @@ impl DocumentServer {
         }
     }
 
+    /// A tenant's place with nothing in it: it is nobody else's either.
+    fn empty(&self, tenants: &[model::Tenant], name: &TenantId) -> Option<(Validated, Arc<TenantSnapshot>)> {
+        let content = Canonical::empty();
+        let empty = self.validated(tenants, name, content.as_bytes(), &SecretValues::new()).ok()?;
+        let compiled = compile_tenant(&empty, 0, &self.origin, &self.state, &read_file).ok()?;
+        Some((empty, compiled.snapshot))
+    }
+
+    /// What is in force of a tenant stays when a document is refused, but not beyond what the platform gives it now: a
+    /// grant that was taken back, or a place that is another's, must not wait for the tenant to say something else.
+    fn withdraw(&self, current: &mut Current, tenant: &TenantId) {
+        let given = current.tenants.iter().find(|t| t.name.as_str() == tenant.as_str()).map(Terms::of);
+        let snapshot = self.cell.load();
+        let (Some(given), Some(served)) = (given, snapshot.tenant(tenant)) else { return };
+        if given.cover(served.terms()) {
+            return;
+        }
+        tracing::error!(
+            event = "tenant_withdrawn",
+            %tenant,
+            revision = served.revision,
+            "it goes beyond what the platform gives the tenant now, and is not served any more"
+        );
+        let without = match self.empty(&current.tenants, tenant) {
+            Some((empty, compiled)) => {
+                current.documents.insert(tenant.clone(), empty);
+                snapshot.with(compiled)
+            }
+            None => snapshot.without(tenant),
+        };
+        self.publish(current, without);
+    }
+
+    fn compile(
+        &self,
+        tenants: &[model::Tenant],
+        tenant: &TenantId,
+        document: &Stored,
+        secrets: &SecretValues,
+    ) -> Result<(Validated, Arc<TenantSnapshot>), Refusal> {
+        let validated = self.validated(tenants, tenant, &document.content, secrets)?;
+        let revision = document.revision.unsigned_abs();
+        let compiled = compile_tenant(&validated, revision, &self.origin, &self.state, &read_file);
+        let compiled = compiled.map_err(|e| refused(&e))?;
+        Ok((validated, compiled.snapshot))
+    }
+
     fn publish(&self, current: &mut Current, snapshot: Snapshot) {
         let own = snapshot.tenant(&TenantId::default()).map_or(0, |own| own.revision);
         self.state.metrics.config_revision(own);
@@ -192,11 +239,8 @@ impl DocumentServer {
             current.documents.remove(&gone);
         }
         for name in names.iter().filter(|name| snapshot.tenant(name).is_none()).cloned().collect::<Vec<_>>() {
-            // A place without a document is nobody else's either.
-            let empty = self.validated(&tenants, &name, Canonical::empty().as_bytes(), &SecretValues::new());
-            let Ok(empty) = empty else { continue };
-            if let Ok(done) = compile_tenant(&empty, 0, &self.origin, &self.state, &read_file) {
-                snapshot = snapshot.with(done.snapshot);
+            if let Some((empty, compiled)) = self.empty(&tenants, &name) {
+                snapshot = snapshot.with(compiled);
                 current.documents.insert(name, empty);
             }
         }
@@ -217,17 +261,20 @@ impl Serve for DocumentServer {
         };
         // Held to the end: what is published last is what was taken last.
         let mut current = self.current.lock();
-        let validated = self.validated(&current.tenants, tenant, &document.content, secrets)?;
-        let revision = document.revision.unsigned_abs();
-        let compiled = compile_tenant(&validated, revision, &self.origin, &self.state, &read_file);
-        let compiled = compiled.map_err(|e| refused(&e))?;
+        let (validated, compiled) = match self.compile(&current.tenants, tenant, document, secrets) {
+            Ok(compiled) => compiled,
+            Err(refusal) => {
+                self.withdraw(&mut current, tenant);
+                return Err(refusal);
+            }
+        };
         if let Some(old) = current.documents.get(tenant) {
             for change in config::diff(old, &validated) {
                 tracing::info!(event = "configuration_changed", tenant = %tenant, change = %change);
             }
         }
         current.documents.insert(tenant.clone(), validated);
-        self.publish(&mut current, self.cell.load().with(compiled.snapshot));
+        self.publish(&mut current, self.cell.load().with(compiled));
         Ok(Vec::new())
     }
 

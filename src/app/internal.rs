@@ -43,18 +43,7 @@ impl Internal {
         successor: bool,
     ) -> Result<Option<Self>, StartError> {
         let Some(listener) = &listeners.internal else { return Ok(None) };
-        let file = |path: &std::path::PathBuf| {
-            let failed =
-                |source| StartError::File { what: "listeners.internal.tls", path: path.clone(), source };
-            read(path).map_err(failed)
-        };
-        let tls = &listener.tls;
-        let (cert, key, ca) = (file(&tls.cert)?, file(&tls.key)?, file(&tls.ca)?);
-        let wrong = |source| StartError::Certificate { listener: "listeners.internal.tls", source };
-        let certificate = ServerCertificate::new(&cert, &key).map_err(wrong)?;
-        let authorities = ClientAuthorities::new(&ca, true).map_err(wrong)?;
-        // Checked now: what replicas cannot use shall not be found out when one is asked.
-        let peers = Peers::new(&cert, &key, &ca, tls.name.clone())?;
+        let (certificate, authorities, peers) = Self::load(&listener.tls, read)?;
         let asked = listener.address.get();
         let socket = match bind("internal", asked) {
             Ok(socket) => Some(socket),
@@ -64,6 +53,30 @@ impl Internal {
         let bound = socket.as_ref().map_or(asked, |socket| local(socket, asked));
         let address = listener.advertise.clone().unwrap_or_else(|| bound.to_string());
         Ok(Some(Self { address, peers, socket, asked, certificate, authorities }))
+    }
+
+    /// Reads the files and does nothing with them.
+    pub(super) fn check(listeners: &model::Listeners, read: Read<'_>) -> Result<(), StartError> {
+        let Some(listener) = &listeners.internal else { return Ok(()) };
+        Self::load(&listener.tls, read).map(drop)
+    }
+
+    fn load(
+        tls: &model::InternalTls,
+        read: Read<'_>,
+    ) -> Result<(Arc<ServerCertificate>, Arc<ClientAuthorities>, Peers), StartError> {
+        let file = |path: &std::path::PathBuf| {
+            let failed =
+                |source| StartError::File { what: "listeners.internal.tls", path: path.clone(), source };
+            read(path).map_err(failed)
+        };
+        let (cert, key, ca) = (file(&tls.cert)?, file(&tls.key)?, file(&tls.ca)?);
+        let wrong = |source| StartError::Certificate { listener: "listeners.internal.tls", source };
+        let certificate = ServerCertificate::new(&cert, &key).map_err(wrong)?;
+        let authorities = ClientAuthorities::new(&ca, true).map_err(wrong)?;
+        // Checked now: what replicas cannot use shall not be found out when one is asked.
+        let peers = Peers::new(&cert, &key, &ca, tls.name.clone())?;
+        Ok((certificate, authorities, peers))
     }
 
     /// Serves on the control runtime until background work ends.

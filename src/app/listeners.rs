@@ -17,7 +17,6 @@ use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
 use crate::app::{StartError, authn, metrics, settings};
-use crate::audit::AuditKey;
 use crate::config::Validated;
 use crate::control::events::Hub;
 use crate::control::fleet::Fleet;
@@ -26,6 +25,7 @@ use crate::control::{AdminSocket, ControlConfig, Exposure};
 use crate::gateway::{Gateway, Listener};
 use crate::source::Publisher;
 use crate::source::canary::Canaries;
+use crate::store::SigningKey;
 use crate::upstream::client_connector;
 
 /// Threads that accept, at most.
@@ -115,7 +115,7 @@ pub(super) struct Operators {
     /// What happens, for whoever follows it.
     pub(super) events: Arc<Hub>,
     /// What exports of the audit are signed with.
-    pub(super) audit_key: Option<Arc<AuditKey>>,
+    pub(super) audit_key: Option<Arc<SigningKey>>,
 }
 
 /// Starts the admin listener, and that for metrics alone if there is one. Gives the address of the latter.

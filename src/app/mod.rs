@@ -40,8 +40,7 @@ mod state;
 mod tasks;
 
 pub use audit::{
-    bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all, erase as audit_erase,
-    key_file as audit_key_file,
+    bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all, erase as audit_erase, signing_key,
 };
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::app::certificates::Certificates;
+use crate::app::internal::Internal;
 use crate::app::options::{Document, Options};
 use crate::app::reload::{Loader, Places};
 use crate::base::Clock;
@@ -76,6 +78,21 @@ pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
     })
 }
 
+/// Files that listeners name, and where.
+fn certificates(listeners: &model::Listeners) -> Vec<(String, PathBuf)> {
+    let mut files = Vec::new();
+    for (name, tls) in [("mcp", &listeners.mcp.tls), ("admin", &listeners.admin.tls)] {
+        let Some(tls) = tls else { continue };
+        let all = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
+        files.extend(all.into_iter().flatten().map(|file| (format!("listeners.{name}.tls"), file.clone())));
+    }
+    if let Some(internal) = &listeners.internal {
+        let all = [&internal.tls.cert, &internal.tls.key, &internal.tls.ca];
+        files.extend(all.map(|file| ("listeners.internal.tls".to_owned(), file.clone())));
+    }
+    files
+}
+
 fn compile(loader: &Loader, document: &Validated) -> Result<Snapshot, Vec<CompileError>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let state = crate::app::state::state(document.document(), &Clock::default());
@@ -84,17 +101,17 @@ fn compile(loader: &Loader, document: &Validated) -> Result<Snapshot, Vec<Compil
     let origin = document.public_origin(address);
     let read = loader.files();
     let mut errors = Vec::new();
-    for (name, tls) in [("mcp", &listeners.mcp.tls), ("admin", &listeners.admin.tls)] {
-        let files: Vec<PathBuf> = tls
-            .iter()
-            .flat_map(|t| [Some(t.cert.clone()), Some(t.key.clone()), t.client_ca.clone()])
-            .flatten()
-            .collect();
-        for file in files {
-            if let Err(e) = read(&file) {
-                let message = format!("cannot read {}: {e}", file.display());
-                errors.push(CompileError { path: format!("listeners.{name}.tls"), message });
-            }
+    for (path, file) in certificates(listeners) {
+        if let Err(e) = read(&file) {
+            errors.push(CompileError { path, message: format!("cannot read {}: {e}", file.display()) });
+        }
+    }
+    if errors.is_empty() {
+        // All of them can be read; now whether they are what they should be.
+        let whole = Certificates::load(listeners, &*read).map(drop);
+        let whole = whole.and_then(|()| Internal::check(listeners, &*read));
+        if let Err(e) = whole {
+            errors.push(CompileError { path: "listeners".to_owned(), message: e.to_string() });
         }
     }
     match crate::snapshot::compile(document, &origin, &state, &*read) {

@@ -38,7 +38,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Wait between attempts while the store is away.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often tombstones that nobody needs are removed.
-const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// How far clocks of replicas may differ, in seconds.
 const SKEW: u64 = 300;
 
@@ -175,7 +175,8 @@ pub(super) async fn hear(store: Store, sessions: Arc<Sessions>, max_age: u64) {
             },
             _ = forget.tick() => {
                 let age = Duration::from_secs(max_age.saturating_add(SKEW));
-                if let Err(error) = store.platform().forget_session_tombstones(age).await {
+                let most = sessions.limits().tombstones_per_tenant;
+                if let Err(error) = store.platform().forget_session_tombstones(age, most).await {
                     tracing::debug!(event = "session_tombstones_not_forgotten", %error);
                 }
             }

@@ -1,6 +1,7 @@
 //! The key that signs checkpoints and exports: Ed25519.
 //!
-//! The private key is a file of mode 0600. Whoever verifies has the public one from elsewhere, never from the export.
+//! The private key is in the store, encrypted ([`crate::store::SigningKey`]), or in a file of mode 0600. Whoever verifies has
+//! the public one from elsewhere, never from the export.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -13,6 +14,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+
+use crate::base::Secret;
 
 const PREFIX: &str = "ed25519:";
 /// Largest key file.
@@ -68,9 +71,8 @@ impl AuditKey {
             done => return done,
         }
         let failed = |source| KeyError::Io { path: path.to_owned(), source };
-        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-            .map_err(|_| failed(io::Error::other("no random bytes")))?;
-        let text = format!("{}\n", STANDARD.encode(document.as_ref()));
+        let document = Self::generate().ok_or_else(|| failed(io::Error::other("no random bytes")))?;
+        let text = format!("{}\n", STANDARD.encode(document.expose()));
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(mut file) => file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?,
             // Another process was faster: its key counts.
@@ -85,6 +87,15 @@ impl AuditKey {
     /// # Errors
     /// [`KeyError`].
     pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let bytes = Self::read_pkcs8(path)?;
+        Self::from_pkcs8(bytes.expose()).ok_or_else(|| KeyError::Damaged { path: path.to_owned() })
+    }
+
+    /// What is in the file: the private key in PKCS #8.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn read_pkcs8(path: &Path) -> Result<Secret<Vec<u8>>, KeyError> {
         let failed = |source| KeyError::Io { path: path.to_owned(), source };
         let damaged = || KeyError::Damaged { path: path.to_owned() };
         let meta = fs::metadata(path).map_err(failed)?;
@@ -95,9 +106,20 @@ impl AuditKey {
         if meta.len() > MAX_FILE {
             return Err(damaged());
         }
-        let text = fs::read_to_string(path).map_err(failed)?;
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| damaged())?;
-        Ed25519KeyPair::from_pkcs8(&bytes).map(Self).map_err(|_| damaged())
+        let text = Secret::new(fs::read_to_string(path).map_err(failed)?);
+        let bytes = Secret::new(STANDARD.decode(text.expose().trim()).map_err(|_| damaged())?);
+        Self::from_pkcs8(bytes.expose()).map(|_| bytes).ok_or_else(damaged)
+    }
+
+    /// A private key in PKCS #8.
+    pub fn from_pkcs8(bytes: &[u8]) -> Option<Self> {
+        Ed25519KeyPair::from_pkcs8(bytes).map(Self).ok()
+    }
+
+    /// A new private key in PKCS #8. `None` if the operating system gives no random bytes.
+    pub fn generate() -> Option<Secret<Vec<u8>>> {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok()?;
+        Some(Secret::new(document.as_ref().to_vec()))
     }
 
     /// A key that is kept nowhere. For tests and benches.

@@ -442,9 +442,8 @@ impl Shared {
     fn keep_ready(&self) {
         let low = promised(self.settings.segment_size);
         while !self.stop.load(Ordering::Acquire) {
-            if let Err(error) = self.recount() {
-                tracing::warn!(event = "audit_spool_not_counted", %error);
-            }
+            // What is wrong with the folder is said once a file is to be made.
+            let _ = self.recount();
             while self.credit.load(Ordering::Relaxed) < low || self.files.lock().ready.is_empty() {
                 match self.grow() {
                     Ok(()) => {

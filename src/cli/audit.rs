@@ -5,43 +5,48 @@ use std::io::BufReader;
 use super::args::{AuditArgs, AuditCommand};
 use super::store::with;
 use crate::app;
-use crate::audit::{AuditKey, PublicKey, verify};
+use crate::audit::{PublicKey, verify};
 use crate::base::TenantId;
-use crate::store::{AuditFilter, ExportFormat, StoreSettings, Time, export};
+use crate::config::model;
+use crate::store::{AuditFilter, ExportFormat, SigningKey, Store, StoreSettings, Time, export};
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
     if let AuditCommand::Verify { file, key, since } = &args.command {
         return check(file, key, since.as_deref());
     }
     let document = super::store::document(&args.store)?;
-    let key_file = app::audit_key_file(&document);
     let settings = StoreSettings::new(&document.store, &document.data_dir);
     match &args.command {
         AuditCommand::Key => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
-            println!("{}", key.public());
+            let public = with(settings, async |store| {
+                Ok(key(store, &document).await?.get().await.map_err(text)?.public())
+            })?;
+            println!("{public}");
             Ok(true)
         }
         AuditCommand::Checkpoint { tenant } => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let line = with(settings, async |store| {
-                app::checkpoint(store, &key, &TenantId::new(tenant.as_str())).await.map_err(|e| e.to_string())
+                let key = key(store, &document).await?;
+                let key = key.get().await.map_err(text)?;
+                app::checkpoint(store, key, &TenantId::new(tenant.as_str())).await.map_err(text)
             })?;
             println!("{line}");
             Ok(true)
         }
         AuditCommand::Erase { tenant, principal, reason } => {
             let tenant = TenantId::new(tenant.as_str());
-            let events = with(settings, async |store| {
+            let done = with(settings, async |store| {
                 store.prepare().await.map_err(|e| e.to_string())?;
                 let done = app::audit_erase(store, &tenant, principal, "tollgate audit", reason.as_deref());
                 done.await.map_err(|e| e.to_string())
             })?;
-            println!("{events} events of {principal} erased");
+            println!(
+                "{principal}: {} events and {} samples erased, {} rows of usage made nobody's",
+                done.events, done.samples, done.usage
+            );
             Ok(true)
         }
         AuditCommand::Export { tenant, format, from, to, principal, bodies, reason } => {
-            let key = AuditKey::open(&key_file).map_err(|e| e.to_string())?;
             let format = ExportFormat::parse(format).ok_or("--format: expected jsonl, csv or cef")?;
             if *bodies && format != ExportFormat::JsonLines {
                 return Err("--bodies: only JSON lines have bodies".to_owned());
@@ -66,8 +71,10 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                         .await
                         .map_err(|e| e.to_string())?;
                 }
+                let key = key(store, &document).await?;
+                let key = key.get().await.map_err(text)?;
                 let mut out = std::io::stdout();
-                export(store, &key, &tenant, &filter, format, *bodies, &mut out)
+                export(store, key, &tenant, &filter, format, *bodies, &mut out)
                     .await
                     .map_err(|e| e.to_string())
             })?;
@@ -75,6 +82,18 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
         }
         AuditCommand::Verify { .. } => Ok(true),
     }
+}
+
+/// The key of the document, in a store that was prepared unless the key is a file.
+async fn key(store: &Store, document: &model::Document) -> Result<SigningKey, String> {
+    if document.audit.key_file.is_none() {
+        store.prepare().await.map_err(text)?;
+    }
+    app::signing_key(store, document).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// Needs nothing but the file and the key: no configuration, no store.

@@ -142,6 +142,23 @@ impl Diagnostics {
         Self(found)
     }
 
+    /// Puts other words in place of what is said, where `other` has some.
+    pub fn reword(&mut self, other: impl Fn(&str) -> Option<String>) {
+        for found in &mut self.0 {
+            let texts = [
+                Some(&mut found.path),
+                Some(&mut found.message),
+                found.expected.as_mut(),
+                found.hint.as_mut(),
+            ];
+            for text in texts.into_iter().flatten() {
+                if let Some(other) = other(text) {
+                    *text = other;
+                }
+            }
+        }
+    }
+
     /// The findings.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()

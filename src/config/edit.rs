@@ -118,51 +118,87 @@ pub fn get(document: &Canonical, kind: Kind, name: &str) -> Option<Json> {
     list(document, kind).into_iter().find(|(known, _)| known == name).map(|(_, object)| object)
 }
 
-/// Puts an object in the place of the one with its name, or at the end. `name` may be left out of the object.
-///
-/// # Errors
-/// [`EditError`]; whether the document then makes sense is for loading to say.
-pub fn put(document: &Canonical, kind: Kind, name: &str, object: &Json) -> Result<Canonical, EditError> {
-    if name.parse::<Name>().is_err() {
-        return Err(EditError::Name(name.to_owned()));
-    }
-    let Json::Object(fields) = object else { return Err(EditError::Shape(kind)) };
-    let mut fields = fields.clone();
-    match fields.get("name") {
-        None | Some(Json::Null) => {
-            fields.insert("name".to_owned(), name.into());
-        }
-        Some(Json::String(own)) if own == name => {}
-        Some(Json::String(own)) => return Err(EditError::OtherName(own.clone())),
-        Some(_) => return Err(EditError::Shape(kind)),
-    }
-    let new = Node::from_json(Json::Object(fields));
-    let mut root = document.tree();
-    let items = items_mut(&mut root, kind);
-    match items.iter_mut().find(|item| name_of(item) == Some(name)) {
-        Some(old) => *old = new,
-        None => items.push(new),
-    }
-    Canonical::of_tree(&root).map_err(EditError::Document)
+/// Several edits of one document, which is read and written once for all of them.
+pub struct Editor {
+    root: Node,
 }
 
-/// Takes an object out.
+impl Editor {
+    /// Begins with a document.
+    pub fn of(document: &Canonical) -> Self {
+        Self { root: document.tree() }
+    }
+
+    /// Puts an object in the place of the one with its name, or at the end. `name` may be left out of the object.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing is edited then.
+    pub fn put(&mut self, kind: Kind, name: &str, object: &Json) -> Result<(), EditError> {
+        if name.parse::<Name>().is_err() {
+            return Err(EditError::Name(name.to_owned()));
+        }
+        let Json::Object(fields) = object else { return Err(EditError::Shape(kind)) };
+        let mut fields = fields.clone();
+        match fields.get("name") {
+            None | Some(Json::Null) => {
+                fields.insert("name".to_owned(), name.into());
+            }
+            Some(Json::String(own)) if own == name => {}
+            Some(Json::String(own)) => return Err(EditError::OtherName(own.clone())),
+            Some(_) => return Err(EditError::Shape(kind)),
+        }
+        let new = Node::from_json(Json::Object(fields));
+        let items = items_mut(&mut self.root, kind);
+        match items.iter_mut().find(|item| name_of(item) == Some(name)) {
+            Some(old) => *old = new,
+            None => items.push(new),
+        }
+        Ok(())
+    }
+
+    /// Takes an object out.
+    ///
+    /// # Errors
+    /// [`EditError::NotFound`]; nothing is edited then.
+    pub fn remove(&mut self, kind: Kind, name: &str) -> Result<(), EditError> {
+        let items = items_mut(&mut self.root, kind);
+        let before = items.len();
+        items.retain(|item| name_of(item) != Some(name));
+        let (gone, none) = (items.len() < before, items.is_empty());
+        if none {
+            // As if nothing of the kind had ever been put: an empty list says no more than none.
+            prune(&mut self.root, kind.list());
+        }
+        if gone { Ok(()) } else { Err(EditError::NotFound { kind, name: name.to_owned() }) }
+    }
+
+    /// The document with all edits.
+    ///
+    /// # Errors
+    /// [`EditError::Document`]; whether the document then makes sense is for loading to say.
+    pub fn finish(self) -> Result<Canonical, EditError> {
+        Canonical::of_tree(&self.root).map_err(EditError::Document)
+    }
+}
+
+/// [`Editor::put`] alone.
 ///
 /// # Errors
-/// [`EditError::NotFound`].
+/// [`EditError`].
+pub fn put(document: &Canonical, kind: Kind, name: &str, object: &Json) -> Result<Canonical, EditError> {
+    let mut editor = Editor::of(document);
+    editor.put(kind, name, object)?;
+    editor.finish()
+}
+
+/// [`Editor::remove`] alone.
+///
+/// # Errors
+/// [`EditError`].
 pub fn remove(document: &Canonical, kind: Kind, name: &str) -> Result<Canonical, EditError> {
-    let mut root = document.tree();
-    let items = items_mut(&mut root, kind);
-    let before = items.len();
-    items.retain(|item| name_of(item) != Some(name));
-    if items.len() == before {
-        return Err(EditError::NotFound { kind, name: name.to_owned() });
-    }
-    if items.is_empty() {
-        // As if nothing of the kind had ever been put: an empty list says no more than none.
-        prune(&mut root, kind.list());
-    }
-    Canonical::of_tree(&root).map_err(EditError::Document)
+    let mut editor = Editor::of(document);
+    editor.remove(kind, name)?;
+    editor.finish()
 }
 
 /// Takes out the last of some nested keys, and those above that hold nothing else.

@@ -72,6 +72,25 @@ impl Terms {
         self.grants.as_ref().is_none_or(|grants| grants.anonymous)
     }
 
+    /// Whether all that was allowed on earlier terms is allowed on these, in the same place: what was compiled on those may
+    /// then go on.
+    pub fn cover(&self, earlier: &Self) -> bool {
+        let place = |terms: &Self| (terms.tenant.clone(), terms.hosts.clone(), terms.prefix.clone());
+        if place(self) != place(earlier) {
+            return false;
+        }
+        let (now, then) = match (&self.grants, &earlier.grants) {
+            (None, _) => return true,
+            (Some(_), None) => return false,
+            (Some(now), Some(then)) => (now, then),
+        };
+        let issuers = now.issuers.is_empty()
+            || (!then.issuers.is_empty() && then.issuers.iter().all(|issuer| now.issuers.contains(issuer)));
+        let networks = then.private_targets.iter().all(|net| now.private_targets.contains(net));
+        let switches = [(now.env, then.env), (now.file, then.file), (now.anonymous, then.anonymous)];
+        issuers && networks && switches.iter().all(|(now, then)| *now || !then)
+    }
+
     /// Which addresses may be dialled for the tenant.
     pub fn guard(&self) -> AddressGuard {
         match &self.grants {
@@ -133,6 +152,38 @@ mod tests {
         }
         assert_eq!(acme.default_path("x"), "/t/acme/mcp/x");
         assert!(terms(r#"{ "name": "a", "hosts": ["a.example"] }"#).owns_path("/anything"));
+    }
+
+    #[test]
+    fn terms_cover_those_that_allow_no_more_in_the_same_place() {
+        let least = r#"{ "name": "acme", "hosts": ["a.example"] }"#;
+        let most = r#"{ "name": "acme", "hosts": ["a.example"],
+                        "grants": { "env": true, "file": true, "anonymous": true, "private_targets": ["10.0.0.0/8"] } }"#;
+        assert!(terms(most).cover(&terms(least)) && terms(least).cover(&terms(least)));
+        assert!(Terms::operator().cover(&Terms::operator()));
+        for grant in [
+            r#""env": true"#,
+            r#""file": true"#,
+            r#""anonymous": true"#,
+            r#""private_targets": ["10.0.0.0/8"]"#,
+        ] {
+            let more = format!(r#"{{ "name": "acme", "hosts": ["a.example"], "grants": {{ {grant} }} }}"#);
+            assert!(!terms(least).cover(&terms(&more)) && terms(most).cover(&terms(&more)), "{grant}");
+        }
+        let issuers = |list: &str| {
+            terms(&format!(
+                r#"{{ "name": "acme", "hosts": ["a.example"], "grants": {{ "issuers": [{list}] }} }}"#
+            ))
+        };
+        let (one, two) = (r#""https://i.example""#, r#""https://i.example", "https://j.example""#);
+        assert!(issuers(two).cover(&issuers(one)) && !issuers(one).cover(&issuers(two)));
+        assert!(issuers("").cover(&issuers(one)) && !issuers(one).cover(&issuers("")), "none listed is any");
+        for place in
+            [r#""hosts": ["b.example"]"#, r#""path_prefix": "/x""#, r#""hosts": ["a.example", "b.example"]"#]
+        {
+            let moved = terms(&format!(r#"{{ "name": "acme", {place} }}"#));
+            assert!(!moved.cover(&terms(least)) && !terms(least).cover(&moved), "{place}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The admin token: made when an installation starts for the first time, so that somebody can do the rest.
+//! The admin token: made when an installation starts for the first time, so that somebody can do the rest. Whoever wrote
+//! `listeners.admin.token` can already, and gets no second one unless they ask for it.
 //!
 //! The store has its digest, the data folder of the process that made it has the token (`admin.token`, mode 0600), and
 //! the log of that start shows it once. Every replica accepts it. The file is written before the store knows the digest,
@@ -53,7 +54,7 @@ pub struct Made {
     pub path: PathBuf,
 }
 
-/// Has the authenticator accept the installation's token, after making one if there is none.
+/// Has the authenticator accept the installation's token, after making one if there is none and `make` says so.
 ///
 /// # Errors
 ///
@@ -62,9 +63,13 @@ pub async fn ensure(
     store: &Store,
     data_dir: &Path,
     authenticator: &Authenticator,
+    make: bool,
 ) -> Result<Option<Made>, BootstrapError> {
     if let Some(digest) = store.platform().admin_token(NAME).await? {
         authenticator.accept_digest(digest, Proof::Bootstrap);
+        return Ok(None);
+    }
+    if !make {
         return Ok(None);
     }
     let made = write(data_dir)?;
@@ -99,6 +104,7 @@ pub async fn keep(
     store: Store,
     data_dir: PathBuf,
     authenticator: Arc<Authenticator>,
+    make: bool,
     made: impl Fn(Made) + Send + Sync,
 ) {
     let (mut failing, mut prepared) = (false, false);
@@ -109,7 +115,7 @@ pub async fn keep(
             if !prepared {
                 store.prepare().await?;
             }
-            ensure(&store, &data_dir, &authenticator).await
+            ensure(&store, &data_dir, &authenticator, make).await
         };
         match outcome.await {
             Ok(fresh) => {

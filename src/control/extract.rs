@@ -42,6 +42,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// The bytes of a body, whatever they say.
+#[derive(Debug)]
+pub struct Raw(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        bytes(request, state).await.map(Self)
+    }
+}
+
 /// The bytes of a body, within the listener's bound.
 ///
 /// # Errors
@@ -178,6 +190,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
         Ok(Self(value))
     }
 }
+
+/// Where a request comes from; there for every operation behind the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub std::net::IpAddr);
 
 /// Who calls; there for every operation behind the gate.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::documents::{findings, pointer};
 use super::problem::FieldError;
 use super::problem::Problem;
 use crate::source::{PublishError, Refusal};
-use crate::store::StoreError;
+use crate::store::{SigningKeyError, StoreError};
 
 /// What callers are told to wait while the store is away, in seconds.
 const STORE_RETRY: u64 = 2;
@@ -35,6 +35,19 @@ impl From<StoreError> for Problem {
                     .because(error)
             }
             _ => Problem::internal(error),
+        }
+    }
+}
+
+impl From<SigningKeyError> for Problem {
+    fn from(error: SigningKeyError) -> Self {
+        match error {
+            SigningKeyError::Store(error) if error.retry_is_safe() => error.into(),
+            error => Problem::unavailable(
+                "audit_key_unusable",
+                "the key that signs the audit cannot be opened; the log of this replica says why",
+            )
+            .because(error),
         }
     }
 }

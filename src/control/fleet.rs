@@ -5,16 +5,13 @@
 //! nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::internal::{InternalState, Listing, SessionView, StreamView};
 use super::peers::{Answers, Peer, Peers};
+use crate::source::replica::LIVE;
 use crate::store::Store;
-
-/// Who was heard of within this time is asked.
-pub const LIVE: Duration = Duration::from_secs(10);
 
 /// All replicas. Cheap to clone.
 #[derive(Clone)]

@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request};
-use axum::http::Method;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts as _, RawPathParams, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
+use tokio::sync::SemaphorePermit;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use super::actor::Actor;
 use super::api::Api;
-use super::extract::{Caller, Reason};
+use super::extract::{Caller, ClientAddress, Reason};
 use super::idempotency;
 use super::permission::{Operation, Refusal, Trail, decide};
 use super::problem::Problem;
+use super::size;
 use super::trail::Action;
 use crate::base::{RequestId, TenantId};
 
@@ -29,6 +31,8 @@ use crate::base::{RequestId, TenantId};
 const TENANT: &str = "tenant";
 /// Longest name of a tenant, in bytes.
 const MAX_TENANT: usize = 64;
+/// What a record says of a request that was given up before it was answered.
+const GIVEN_UP: u16 = 499;
 /// Longest path that a record repeats, in characters.
 const MAX_PATH: usize = 256;
 
@@ -43,15 +47,68 @@ impl Gated for OpenApiRouter<Api> {
         let id = super::openapi::only_id(&routes.1);
         let operation = Operation::find(&id)
             .unwrap_or_else(|| panic!("`{id}` is not in the table of operations: control/permission"));
-        self.routes(routes.map(|r| r.route_layer(from_fn(pass)).route_layer(Extension(operation))))
+        let large = size::of(operation.id);
+        self.routes(routes.map(|r| {
+            let gated = r.route_layer(from_fn(pass)).route_layer(Extension(operation));
+            match large {
+                Some(max) => gated.route_layer(DefaultBodyLimit::max(max)),
+                None => gated,
+            }
+        }))
     }
 }
 
 /// What a request may tell before its handler runs.
+#[derive(Default)]
 struct Seen {
     actor: Option<Arc<Actor>>,
     tenant: Option<TenantId>,
     reason: Option<String>,
+}
+
+impl Seen {
+    /// In whose log it is told: the tenant of the address, if the caller may know that there is one. What others try there
+    /// is told to their own tenant, and what nobody known tries to the operator: nobody writes into a log that is none of
+    /// theirs, or makes one by naming it.
+    fn log(&self) -> Option<TenantId> {
+        let actor = self.actor.as_ref()?;
+        let inside = |tenant: &&TenantId| actor.is_platform() || **tenant == actor.tenant;
+        self.tenant.as_ref().map(|tenant| Some(tenant).filter(inside).unwrap_or(&actor.tenant).clone())
+    }
+}
+
+/// A request that is being answered. Told of when it is over, however that comes about: a caller that goes away, or a
+/// handler that takes too long, may have changed something all the same.
+struct Told {
+    operation: &'static Operation,
+    api: Api,
+    path: String,
+    address: IpAddr,
+    id: RequestId,
+    began: Instant,
+    seen: Seen,
+    status: Option<u16>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let action = Action {
+            operation: self.operation,
+            tenant: self.seen.log(),
+            actor: self.seen.actor.take(),
+            path: std::mem::take(&mut self.path),
+            reason: self.seen.reason.take(),
+            address: self.address,
+            status: self.status.unwrap_or(GIVEN_UP),
+            request: self.id,
+            took: self.began.elapsed(),
+        };
+        // Given up before it was known who asks: nothing was done.
+        let asked = self.status.is_some() || action.actor.is_some();
+        if action.refused() || (asked && self.operation.trail == Trail::Always) {
+            self.api.record(&action);
+        }
+    }
 }
 
 async fn pass(
@@ -61,39 +118,54 @@ async fn pass(
     request: Request,
     next: Next,
 ) -> Response {
-    let began = Instant::now();
     let address = client(&request);
-    let path: String = request.uri().path().chars().take(MAX_PATH).collect();
-    let mut seen = Seen { actor: None, tenant: None, reason: None };
-    let response = match admit(operation, &api, address, request, &mut seen).await {
-        Ok(request) => run(&api, request, next).await.unwrap_or_else(|p| p.into_response()),
+    let mut told = Told {
+        operation,
+        path: request.uri().path().chars().take(MAX_PATH).collect(),
+        address,
+        id,
+        began: Instant::now(),
+        seen: Seen::default(),
+        status: None,
+        api,
+    };
+    let response = match admit(operation, &told.api, address, request, &mut told.seen).await {
+        Ok(request) => run(&told.api, operation, request, next).await.unwrap_or_else(|p| p.into_response()),
         Err(problem) => problem.into_response(),
     };
-    let action = Action {
-        operation,
-        actor: seen.actor,
-        tenant: seen.tenant,
-        path,
-        reason: seen.reason,
-        address,
-        status: response.status().as_u16(),
-        request: id,
-        took: began.elapsed(),
-    };
-    if operation.trail == Trail::Always || action.refused() {
-        api.record(&action);
-    }
+    told.status = Some(response.status().as_u16());
     response
 }
 
 /// Runs the handler; once only, if the request has a key for that.
-async fn run(api: &Api, request: Request, next: Next) -> Result<Response, Problem> {
+async fn run(api: &Api, operation: &Operation, request: Request, next: Next) -> Result<Response, Problem> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // Held until there is an answer.
+    let _room = if reads { None } else { room(api, operation, request.headers())? };
     let key = if reads { None } else { idempotency::key(request.headers())? };
     match (key, request.extensions().get::<Caller>().cloned()) {
         (Some(key), Some(Caller(actor))) => idempotency::once(api, &actor, &key, request, next).await,
         _ => Ok(next.run(request).await),
     }
+}
+
+/// Refuses a body that declares more than its operation may have. A large one takes one of few places.
+fn room<'a>(
+    api: &'a Api,
+    operation: &Operation,
+    headers: &HeaderMap,
+) -> Result<Option<SemaphorePermit<'a>>, Problem> {
+    let (own, large) = (api.max_body(), size::of(operation.id));
+    let max = large.map_or(own, |large| large.max(own));
+    let declared = size::declared(headers);
+    if declared.is_some_and(|length| length > max as u64) {
+        return Err(Problem::too_large(max));
+    }
+    if large.is_none() || declared.is_some_and(|length| length <= own as u64) {
+        return Ok(None);
+    }
+    let permit = api.large_bodies().try_acquire();
+    permit.map(Some).map_err(|_| Problem::too_many("too many large documents are under way", 2))
 }
 
 /// Everything that is decided before the handler runs.
@@ -124,6 +196,7 @@ async fn admit(
         ));
     }
     parts.extensions.insert(Caller(actor));
+    parts.extensions.insert(ClientAddress(address));
     if let Some(tenant) = &seen.tenant {
         parts.extensions.insert(tenant.clone());
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::problem::{Pending, Problem};
-use super::{ControlConfig, Exposure};
+use super::{ControlConfig, Exposure, size};
 use crate::base::{RequestId, Secret};
 
 /// Names a request in responses and logs.
@@ -57,9 +57,11 @@ pub(super) async fn bound(
     request: Request,
     next: Next,
 ) -> Response {
-    let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > config.limits.body as u64) {
-        return Problem::too_large(config.limits.body).into_response();
+    // Of the API's operations some may have more; their gate knows which.
+    let own = config.limits.body;
+    let limit = if request.uri().path().starts_with("/api/") { own.max(size::QUOTED) } else { own };
+    if size::declared(request.headers()).is_some_and(|length| length > limit as u64) {
+        return Problem::too_large(limit).into_response();
     }
     match tokio::time::timeout(config.request_timeout, next.run(request)).await {
         Ok(response) => response,

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LOCATION,
+};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -78,6 +80,9 @@ pub(super) async fn once(
         parts.method.as_str().as_bytes(),
         parts.uri.path().as_bytes(),
         parts.uri.query().unwrap_or_default().as_bytes(),
+        // What the change builds on: on another state it is another change.
+        stated(&parts.headers, &IF_MATCH),
+        stated(&parts.headers, &IF_NONE_MATCH),
         &body,
     ]);
     let name = digest(&[actor.id.as_bytes(), key.as_bytes()]);
@@ -96,13 +101,17 @@ pub(super) async fn once(
             let mut guard = Unfinished { tenant: actor.tenant.clone(), armed: true };
             let response = next.run(Request::from_parts(parts, Body::from(body))).await;
             let (response, sealed) = seal.close(response).await?;
-            match sealed {
+            let kept = match sealed {
                 Some(sealed) if !response.status().is_server_error() => {
-                    scope.finish_idempotent(&name, response.status().as_u16(), &sealed).await?;
+                    scope.finish_idempotent(&name, response.status().as_u16(), &sealed).await
                 }
-                _ => scope.forget_idempotent(&name).await?,
-            }
+                _ => scope.forget_idempotent(&name).await,
+            };
             guard.armed = false;
+            if let Err(error) = kept {
+                // It is done, and says so. Sent again it is told to wait until the mark counts as dead.
+                tracing::warn!(event = "idempotent_answer_not_kept", tenant = scope.tenant().as_str(), %error);
+            }
             Ok(response)
         }
     }
@@ -125,6 +134,11 @@ impl Drop for Unfinished {
             );
         }
     }
+}
+
+/// A header as it was sent.
+fn stated<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h [u8] {
+    headers.get(name).map_or(b"", HeaderValue::as_bytes)
 }
 
 fn digest(parts: &[&[u8]]) -> [u8; 32] {

@@ -172,7 +172,8 @@ async fn bury(
     Json(tombstones): Json<Vec<TombstoneView>>,
 ) -> Result<StatusCode, Problem> {
     if tombstones.len() > MAX_TOMBSTONES {
-        return Err(Problem::too_large(MAX_TOMBSTONES));
+        let detail = format!("more than {MAX_TOMBSTONES} tombstones at once");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
     }
     state.bury(&tombstones);
     Ok(StatusCode::NO_CONTENT)

@@ -23,12 +23,15 @@ const AUDITOR: &str = "auditor";
 pub struct StoreKeys {
     store: Store,
     clock: Clock,
+    /// Whether the store says which tenants there are.
+    has_tenants: bool,
 }
 
 impl StoreKeys {
-    /// Keys of a store.
-    pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock }
+    /// Keys of a store. `has_tenants`: documents come from it as well, so that it knows which tenants there are; keys of one
+    /// that was taken out open nothing any more.
+    pub fn new(store: Store, clock: Clock, has_tenants: bool) -> Self {
+        Self { store, clock, has_tenants }
     }
 
     async fn owned(&self, owned: OwnedApiKey, text: &str, address: IpAddr) -> Result<Option<Actor>, Problem> {
@@ -42,6 +45,9 @@ impl StoreKeys {
         keys.replace(vec![record]).map_err(|_| Problem::internal("a stored key is not as it must be"))?;
         // The limiter of the caller counts guesses.
         if !matches!(keys.verify(text.as_bytes(), address, self.clock.unix_secs(), || true), Ok(Some(_))) {
+            return Ok(None);
+        }
+        if self.has_tenants && !self.store.platform().knows_tenant(&tenant).await? {
             return Ok(None);
         }
         let standing = self.store.tenant(&tenant).standing(&principal, &id).await?;
@@ -86,7 +92,7 @@ impl Keys for StoreKeys {
 }
 
 /// Whether something that is revoked is this key or this principal.
-fn revoked(standing: &StoredStanding, principal: &str, id: &str, created: Option<u64>) -> bool {
+pub(super) fn revoked(standing: &StoredStanding, principal: &str, id: &str, created: Option<u64>) -> bool {
     standing.revocations.iter().filter_map(|text| RevocationRecord::parse(text).ok()).any(|record| {
         // A key that does not say when it was made counts as made before.
         let before = record.before.is_none_or(|before| created.is_none_or(|at| at <= before.0));

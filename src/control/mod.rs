@@ -39,6 +39,7 @@ pub mod permission;
 pub mod problem;
 pub mod query;
 pub mod server;
+mod size;
 mod socket;
 pub mod state;
 mod throttle;
@@ -116,7 +117,7 @@ pub struct ControlConfig {
     /// Whether somebody publishes what the store has of the audit, actions of the API included.
     pub audit_is_followed: bool,
     /// What exports of the audit are signed with; without an audit there is none.
-    pub audit_key: Option<Arc<crate::audit::AuditKey>>,
+    pub audit_key: Option<Arc<crate::store::SigningKey>>,
     /// Where everything is kept. Without it, what needs it answers 503.
     pub store: Option<Store>,
     /// Documents, if they come from a store.

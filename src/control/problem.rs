@@ -256,6 +256,11 @@ impl Problem {
         self.status
     }
 
+    /// The text for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         self.code

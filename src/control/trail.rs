@@ -15,7 +15,7 @@ pub struct Action {
     pub operation: &'static Operation,
     /// Who; nobody if the credential was not good.
     pub actor: Option<Arc<Actor>>,
-    /// Whose resources: the tenant of the address.
+    /// In whose log it is: the tenant of the address, or the caller's own if that is none of theirs.
     pub tenant: Option<TenantId>,
     /// The address of the request, without its query.
     pub path: String,
@@ -23,7 +23,8 @@ pub struct Action {
     pub reason: Option<String>,
     /// From where.
     pub address: IpAddr,
-    /// The status of the answer.
+    /// The status of the answer; 499 if the request was given up before there was one: its caller went away, or it took too
+    /// long. What it did is not known then.
     pub status: u16,
     /// The request.
     pub request: RequestId,

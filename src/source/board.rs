@@ -71,6 +71,7 @@ impl Board {
                 Taken::InForce(again)
             }
             Err(refusal) => {
+                let refusal = refusal.hiding(secrets);
                 let reason: String = refusal.to_string().chars().take(MAX_REASON).collect();
                 let serving = entry.serving.as_ref().map_or(0, |d| d.revision);
                 tracing::error!(
@@ -89,11 +90,17 @@ impl Board {
         taken
     }
 
-    /// The documents of tenants to compile again: the one that was refused last, or else the one in force.
+    /// The documents of tenants to compile again, of each the one in force and then the one that was refused last: what
+    /// they mean may have changed for both.
     pub(super) fn again(&self, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
         let entries = self.entries.lock();
-        let latest = |e: &Entry| e.refused.as_ref().map(|(d, _)| d).or(e.serving.as_ref()).cloned();
-        entries.values().filter_map(latest).filter(|d| wanted(d)).collect()
+        let both = |e: &Entry| {
+            let serving = e.serving.clone();
+            let newer = |d: &&Stored| serving.as_ref().is_none_or(|s| s.revision != d.revision);
+            let refused = e.refused.as_ref().map(|(d, _)| d).filter(newer).cloned();
+            [serving, refused]
+        };
+        entries.values().flat_map(both).flatten().filter(|d| wanted(d)).collect()
     }
 
     /// The document in force.
@@ -204,7 +211,12 @@ mod tests {
         let served = board.list().remove(0);
         assert_eq!((served.revision, served.refused), (1, Some(2)));
         assert_eq!(served.reason.as_deref(), Some("routes.x: is bad"));
-        assert_eq!(board.again(|_| true), [document(2, "bad")], "it may be right the next time");
+        let both = [document(1, "good"), document(2, "bad")];
+        assert_eq!(board.again(|_| true), both, "it may be right the next time");
+        board.put(&picky, document(1, "good"), &none);
+        board.put(&picky, document(2, "bad"), &none);
+        let served = board.list().remove(0);
+        assert_eq!((served.revision, served.refused), (1, Some(2)), "as it was");
         board.take(&picky, document(3, "good"), &none);
         let served = board.list().remove(0);
         assert_eq!((served.revision, served.refused, served.reason), (3, None, None));

@@ -5,7 +5,7 @@
 //! add up is as good as none: the log says so, and the store has the document.
 //!
 //! The secrets that a document names are beside it, sealed as they are in the store: without the master keys, which are
-//! not in the cache, nobody reads them.
+//! not in the cache, nobody reads them. The canaries that run are in a file beside the folder, with their candidates.
 
 use std::fs;
 use std::io;
@@ -25,6 +25,10 @@ use crate::source::stored::Stored;
 const FORMAT: &str = "tollgate-document-1";
 /// The same of sealed secrets.
 const SEALED: &str = "tollgate-sealed-1";
+/// The same of canaries.
+const CANARIES: &str = "tollgate-canaries-1";
+/// Largest file with canaries that is read.
+const MAX_CANARIES: u64 = 1 << 30;
 /// Ending of file names.
 const ENDING: &str = "doc";
 /// Ending of those with sealed secrets.
@@ -131,6 +135,26 @@ impl Cache {
             Ok((name, bytes))
         };
         lines.into_iter().map(decode).collect()
+    }
+
+    /// Keeps what is known of the canaries that run.
+    ///
+    /// # Errors
+    /// The disk; the old file is still there.
+    pub(super) fn keep_canaries(&self, content: &[u8]) -> io::Result<()> {
+        durable::write(&self.canaries_path(), CANARIES, content)
+    }
+
+    /// What was known of the canaries that ran; `None` if there is no file.
+    ///
+    /// # Errors
+    /// The disk; the file is not whole.
+    pub(super) fn canaries(&self) -> io::Result<Option<Vec<u8>>> {
+        durable::read(&self.canaries_path(), CANARIES, MAX_CANARIES)
+    }
+
+    fn canaries_path(&self) -> PathBuf {
+        self.folder.with_file_name("canaries")
     }
 
     fn sealed_path(&self, scope: &Scope) -> PathBuf {

@@ -8,8 +8,8 @@
 //! - A document that does not compile on this replica changes nothing: the last good one of that scope stays in force,
 //!   and the refusal is reported with the reason.
 //! - What was put in force is kept on disk ([`Cache`]), with the sealed secrets that it names. At the start the store is
-//!   asked; if it is away, the documents on disk are served, and the follower catches up when it is back. If the head does
-//!   not compile, the one on disk does.
+//!   asked; if it is away, the documents on disk are served, with the canaries that ran beside them, and the follower
+//!   catches up when it is back. If the head does not compile, the one on disk does.
 //! - While the store is away nothing changes. Errors are logged when they begin and when they end.
 
 use std::sync::Arc;
@@ -18,15 +18,19 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::{Scope, Secret};
+use crate::base::Scope;
 use crate::source::board::{Board, Served, Taken};
 use crate::source::cache::Cache;
 use crate::source::canary::Holder;
+use crate::source::secrets;
 use crate::source::stored::{SecretValues, Serve, Stored};
 use crate::store::{Channel, Listener, Notification, Page, Store, StoreError};
 
 /// Documents that are fetched at once.
 const BATCH: u32 = 200;
+/// A poll is a fifth shorter or longer than asked for, so that replicas that started together do not ask together.
+const SHORTEST_POLL: f64 = 0.8;
+pub(super) const LONGEST_POLL: f64 = 1.2;
 /// What the payload of a notification begins with if a secret changed; the tenant follows.
 const SECRET: &str = "secret ";
 
@@ -138,7 +142,8 @@ impl Follower {
                 self.drop_gone().await;
                 // Before the first request, so that a restart moves nobody to the other side.
                 if let Err(error) = self.canaries.follow(&self.board).await {
-                    tracing::warn!(event = "canaries_unknown", %error);
+                    tracing::warn!(event = "canaries_from_cache", %error);
+                    self.canaries.recall(&self.board).await;
                 }
                 Ok(if self.board.list().is_empty() { Begun::Nothing } else { Begun::Store })
             }
@@ -160,6 +165,7 @@ impl Follower {
                 );
                 *self.away.lock() = Some(text);
                 self.take(cached, false).await;
+                self.canaries.recall(&self.board).await;
                 Ok(Begun::Cache)
             }
             Err(error) => Err(BeginError::Store(error)),
@@ -196,8 +202,7 @@ impl Follower {
 
     /// Waits for a reason to look again.
     async fn wait(&self, listener: &mut Listener) {
-        // A fifth more or less, so that replicas that started together do not ask together.
-        let jitter = rand::random_range(0.8..1.2);
+        let jitter = rand::random_range(SHORTEST_POLL..LONGEST_POLL);
         let poll = tokio::time::sleep(self.poll.mul_f64(jitter));
         tokio::pin!(poll);
         loop {
@@ -254,7 +259,7 @@ impl Follower {
                 // What a candidate may say is for its tenant's terms to decide.
                 self.canaries.again(|_| true);
             }
-            let secrets = self.secrets(&document).await;
+            let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
             let again = self.blocking(document, secrets, keep, false).await;
             for tenant in again {
                 self.again(|d| d.scope == tenant).await;
@@ -265,61 +270,40 @@ impl Follower {
     /// Compiles again what is there, because what it means may have changed.
     async fn again(&self, wanted: impl Fn(&Stored) -> bool) {
         for document in self.board.again(wanted) {
-            let secrets = self.secrets(&document).await;
+            let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
             self.blocking(document, secrets, true, true).await;
         }
     }
 
     /// One document, on a thread for blocking work. Gives the scopes that have to be compiled again.
     async fn blocking(&self, document: Stored, secrets: SecretValues, keep: bool, force: bool) -> Vec<Scope> {
-        let (serve, board) = (self.serve.clone(), self.board.clone());
-        let taken = document.clone();
+        let (serve, board, cache) = (self.serve.clone(), self.board.clone(), self.cache.clone());
+        let (scope, revision) = (document.scope.clone(), document.revision);
         let outcome = tokio::task::spawn_blocking(move || {
-            if force { board.put(&*serve, taken, &secrets) } else { board.take(&*serve, taken, &secrets) }
+            let taken = document.clone();
+            let taken = if force {
+                board.put(&*serve, taken, &secrets)
+            } else {
+                board.take(&*serve, taken, &secrets)
+            };
+            if keep
+                && matches!(taken, Taken::InForce(_))
+                && let Err(error) = cache.keep(&document)
+            {
+                // It is served; only a start with the store away would not know of it.
+                tracing::error!(event = "document_not_cached", scope = %document.scope, %error);
+            }
+            taken
         })
         .await;
-        let Ok(Taken::InForce(again)) = outcome else { return Vec::new() };
-        if keep && let Err(error) = self.cache.keep(&document) {
-            // It is served; only a start with the store away would not know of it.
-            tracing::error!(event = "document_not_cached", scope = %document.scope, %error);
-        }
-        again.into_iter().map(Scope::Tenant).collect()
-    }
-
-    /// The secrets that a document names. If the store cannot be asked: those that it had, from disk. Without them the
-    /// document is refused.
-    async fn secrets(&self, document: &Stored) -> SecretValues {
-        let Scope::Tenant(tenant) = &document.scope else { return SecretValues::new() };
-        if !document.names_secrets() {
-            return SecretValues::new();
-        }
-        let own = self.store.tenant(tenant);
-        let (cache, scope) = (self.cache.clone(), document.scope.clone());
-        let sealed = match own.sealed_secrets().await {
-            Ok(sealed) => {
-                let kept = sealed.clone();
-                let work = move || cache.keep_sealed(&scope, &kept);
-                if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
-                    tracing::error!(event = "secrets_not_cached", %tenant, %error);
-                }
-                sealed
-            }
+        match outcome {
+            Ok(Taken::InForce(again)) => again.into_iter().map(Scope::Tenant).collect(),
+            Ok(Taken::Known | Taken::Refused) => Vec::new(),
             Err(error) => {
-                tracing::warn!(event = "secrets_from_cache", %tenant, %error);
-                match tokio::task::spawn_blocking(move || cache.sealed(&scope)).await {
-                    Ok(Ok(sealed)) => sealed,
-                    Ok(Err(error)) => {
-                        tracing::error!(event = "cached_secrets_unusable", %tenant, %error);
-                        Vec::new()
-                    }
-                    Err(_) => Vec::new(),
-                }
+                tracing::error!(event = "revision_not_compiled", %scope, revision, %error);
+                Vec::new()
             }
-        };
-        own.open_secrets(&sealed).map(texts).unwrap_or_else(|error| {
-            tracing::warn!(event = "secrets_unavailable", %tenant, %error);
-            SecretValues::new()
-        })
+        }
     }
 
     /// For every scope that serves nothing: what it served before, from disk.
@@ -345,7 +329,8 @@ impl Follower {
             self.take(vec![document], false).await;
             // Once more, so that the refusal of the newer one is what is reported.
             for document in latest {
-                self.blocking(document, SecretValues::new(), false, true).await;
+                let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
+                self.blocking(document, secrets, false, true).await;
             }
         }
         Ok(())
@@ -380,18 +365,4 @@ impl Follower {
     pub(super) fn report_all(&self) {
         self.board.unreport_all();
     }
-}
-
-/// A tenant's secrets, as texts.
-pub(super) async fn secret_values(
-    store: &Store,
-    tenant: &crate::base::TenantId,
-) -> Result<SecretValues, StoreError> {
-    store.tenant(tenant).secret_values().await.map(texts)
-}
-
-/// What is not text cannot stand in a document.
-fn texts(values: Vec<(String, Secret<Vec<u8>>)>) -> SecretValues {
-    let text = |bytes: &Secret<Vec<u8>>| String::from_utf8(bytes.expose().clone()).ok().map(Secret::new);
-    values.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }

@@ -16,6 +16,8 @@ mod durable;
 pub mod identity;
 pub mod publish;
 pub mod replica;
+mod revisions;
+mod secrets;
 pub mod stored;
 pub mod watch;
 

@@ -8,36 +8,31 @@
 //! terms of the platform's document beside it.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::base::{Scope, TenantId};
 use crate::config::{Canonical, canonical, edit};
 use crate::snapshot::Snapshot;
-use crate::source::database::secret_values;
-use crate::source::replica::{Convergence, LIVE, convergence};
+use crate::source::secrets;
 use crate::source::stored::{Refusal, SecretValues, Serve};
-use crate::store::{Head, NewRevision, Page, Revision, RevisionSummary, Store, StoreError, Tx};
+use crate::store::{NewRevision, Revision, Store};
 
 pub use crate::source::change::{Change, Failed, MAX_REASON, PublishError, Published};
 
 /// Version of the document format.
 pub(super) const SCHEMA_VERSION: i32 = 1;
-/// How often the store is asked how far replicas are.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often somebody who does not care what they replace may be overtaken.
 const ATTEMPTS: u32 = 8;
-/// Publishes. Cheap to clone.
+
+/// Publishes, and reads what was. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    store: Store,
-    serve: Arc<dyn Serve>,
+    pub(super) store: Store,
+    pub(super) serve: Arc<dyn Serve>,
 }
 
 /// A document that may be published.
-struct Checked {
-    canonical: Canonical,
+pub(super) struct Checked {
+    pub(super) canonical: Canonical,
     head: Option<Revision>,
     changes: Vec<String>,
     warnings: Vec<String>,
@@ -203,7 +198,9 @@ impl Publisher {
         let canonical = canonical(content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
         let secrets = self.secrets(&Scope::Tenant(tenant.clone())).await?;
         let (serve, tenant) = (self.serve.clone(), tenant.clone());
-        let work = move || serve.trial(&tenant, canonical.as_bytes(), &secrets);
+        let work = move || {
+            serve.trial(&tenant, canonical.as_bytes(), &secrets).map_err(|refusal| refusal.hiding(&secrets))
+        };
         Ok(tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??)
     }
 
@@ -230,134 +227,15 @@ impl Publisher {
         self.publish(change).await
     }
 
-    /// Revisions of a scope, the newest first, those before `before`.
-    ///
-    /// # Errors
-    /// The store.
-    pub async fn history(
-        &self,
-        scope: &Scope,
-        before: Option<i64>,
-        page: Page,
-    ) -> Result<Vec<RevisionSummary>, PublishError> {
-        Ok(match scope {
-            Scope::Platform => self.store.platform().history(scope, before, page).await?,
-            Scope::Tenant(tenant) => self.store.tenant(tenant).history(before, page).await?,
-        })
-    }
-
-    /// One revision with its bytes.
-    ///
-    /// # Errors
-    /// [`PublishError::Missing`]; the store.
-    pub async fn show(&self, scope: &Scope, revision: i64) -> Result<Revision, PublishError> {
-        let found = match scope {
-            Scope::Platform => self.store.platform().revision(scope, revision).await?,
-            Scope::Tenant(tenant) => self.store.tenant(tenant).revision(revision).await?,
-        };
-        found.ok_or_else(|| PublishError::Missing { scope: scope.clone(), revision })
-    }
-
-    /// The head of a scope with its bytes; `None` if nothing was published.
-    ///
-    /// # Errors
-    /// The store.
-    pub async fn head(&self, scope: &Scope) -> Result<Option<Revision>, PublishError> {
-        Ok(match scope {
-            Scope::Platform => whole_head(&mut *self.store.platform().read().await?, scope).await?,
-            Scope::Tenant(tenant) => whole_head(&mut *self.store.tenant(tenant).read().await?, scope).await?,
-        })
-    }
-
-    /// The heads of all scopes, at most `limit`, those that moved first before.
-    ///
-    /// # Errors
-    /// The store.
-    pub async fn heads(&self, limit: u32) -> Result<Vec<Head>, PublishError> {
-        let mut heads = self.store.platform().heads(0).await?;
-        heads.truncate(limit as usize);
-        Ok(heads)
-    }
-
-    /// What differs between two revisions of a scope; revision 0 is the document that says nothing.
-    ///
-    /// # Errors
-    /// [`PublishError::Missing`]; the store.
-    pub async fn diff(&self, scope: &Scope, from: i64, to: i64) -> Result<Vec<String>, PublishError> {
-        let new = self.content(scope, to).await?;
-        self.differences(scope, from, new).await
-    }
-
-    /// What differs between a revision of a scope and a document that is not in the store. It has to compile.
-    ///
-    /// # Errors
-    /// [`PublishError::Missing`]; what is wrong with the document; the store.
-    pub async fn diff_with(
-        &self,
-        scope: &Scope,
-        from: i64,
-        document: &[u8],
-    ) -> Result<Vec<String>, PublishError> {
-        let change = Change {
-            scope: scope.clone(),
-            content: document.to_vec(),
-            author: String::new(),
-            reason: String::new(),
-            if_revision: None,
-        };
-        let checked = self.check_all(std::slice::from_ref(&change)).await.map_err(|failed| failed.error)?;
-        let new = checked.into_iter().next().map(|c| c.canonical.as_bytes().to_vec()).unwrap_or_default();
-        self.differences(scope, from, new).await
-    }
-
-    async fn content(&self, scope: &Scope, revision: i64) -> Result<Vec<u8>, PublishError> {
-        match revision {
-            0 => Ok(Canonical::empty().as_bytes().to_vec()),
-            _ => self.show(scope, revision).await.map(|r| r.content),
-        }
-    }
-
-    async fn differences(&self, scope: &Scope, from: i64, new: Vec<u8>) -> Result<Vec<String>, PublishError> {
-        let old = self.content(scope, from).await?;
-        let platform = self.head(&Scope::Platform).await?.map(|head| head.content);
-        let secrets = self.secrets(scope).await?;
-        let (serve, scope) = (self.serve.clone(), scope.clone());
-        let work = move || match &platform {
-            Some(platform) => serve.diff_under(platform, &scope, &old, &new, &secrets),
-            None => serve.diff(&scope, &old, &new, &secrets),
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)
-    }
-
-    /// Waits until every live replica has taken up a revision (or a later one) or refused it, at most `timeout`.
-    ///
-    /// # Errors
-    /// The store.
-    pub async fn wait(
-        &self,
-        scope: &Scope,
-        revision: i64,
-        timeout: Duration,
-    ) -> Result<Convergence, PublishError> {
-        let end = Instant::now() + timeout;
-        loop {
-            let state = convergence(&self.store, scope, revision, LIVE).await?;
-            if state.is_settled() || Instant::now() + LOOK_EVERY > end {
-                return Ok(state);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    async fn secrets(&self, scope: &Scope) -> Result<SecretValues, PublishError> {
+    pub(super) async fn secrets(&self, scope: &Scope) -> Result<SecretValues, PublishError> {
         match scope {
             Scope::Platform => Ok(SecretValues::new()),
-            Scope::Tenant(tenant) => Ok(secret_values(&self.store, tenant).await?),
+            Scope::Tenant(tenant) => Ok(secrets::of_tenant(&self.store, tenant).await?),
         }
     }
 
     /// Compiles each, the tenants' on the terms of the platform's document among them, or else of the one in the store.
-    async fn check_all(&self, changes: &[Change]) -> Result<Vec<Checked>, Failed> {
+    pub(super) async fn check_all(&self, changes: &[Change]) -> Result<Vec<Checked>, Failed> {
         let beside = changes.iter().find(|change| change.scope == Scope::Platform);
         let platform = match beside {
             Some(change) => Some(change.content.clone()),
@@ -392,16 +270,18 @@ impl Publisher {
         let platform = platform.filter(|_| scope != Scope::Platform).map(<[u8]>::to_vec);
         let work = move || {
             let new = new.as_bytes();
-            match &platform {
-                Some(platform) => {
-                    let warnings = serve.check_under(platform, &scope, new, &secrets)?;
-                    Ok((warnings, serve.diff_under(platform, &scope, &old, new, &secrets)))
-                }
-                None => {
-                    let warnings = serve.check(&scope, new, &secrets)?;
-                    Ok::<_, Refusal>((warnings, serve.diff(&scope, &old, new, &secrets)))
-                }
-            }
+            let warnings = match &platform {
+                Some(platform) => serve.check_under(platform, &scope, new, &secrets),
+                None => serve.check(&scope, new, &secrets),
+            };
+            let mut warnings = warnings.map_err(|refusal| refusal.hiding(&secrets))?;
+            let mut changes = match &platform {
+                Some(platform) => serve.diff_under(platform, &scope, &old, new, &secrets),
+                None => serve.diff(&scope, &old, new, &secrets),
+            };
+            secrets::hide(&mut warnings, &secrets);
+            secrets::hide(&mut changes, &secrets);
+            Ok::<_, Refusal>((warnings, changes))
         };
         let (warnings, changes) =
             tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??;
@@ -422,9 +302,4 @@ fn only(mut published: Vec<Published>) -> Result<Published, PublishError> {
 
 fn takes_anything(changes: &[Change], scope: &Scope) -> bool {
     changes.iter().any(|change| change.scope == *scope && change.if_revision.is_none())
-}
-
-async fn whole_head(tx: &mut Tx, scope: &Scope) -> Result<Option<Revision>, StoreError> {
-    let Some(head) = tx.head(scope).await? else { return Ok(None) };
-    tx.revision(scope, head.revision).await
 }

@@ -1,5 +1,6 @@
 //! This process among the others: its heartbeat, what it reports, and how far all of them are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub const BEAT: Duration = Duration::from_secs(2);
 /// A process that was not heard of for so long counts as gone.
 pub const LIVE: Duration = Duration::from_secs(10);
 /// After so long it is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(3_600);
+pub const FORGOTTEN: Duration = Duration::from_secs(3_600);
 /// How often what changed is reported, at most.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -162,7 +163,22 @@ pub struct Convergence {
     pub positions: Vec<Position>,
 }
 
+/// What processes have reported, by scope and process.
+type Reports<'r> = HashMap<(&'r str, Uuid), &'r ServedRevision>;
+
 impl Convergence {
+    fn of(scope: &Scope, revision: i64, replicas: &[Replica], reports: &Reports<'_>) -> Self {
+        let positions = replicas.iter().map(|replica| {
+            let report = reports.get(&(scope.as_str(), replica.boot));
+            Position {
+                served: report.map_or(0, |r| r.served),
+                refused: report.and_then(|r| Some((r.refused?, r.refusal.clone().unwrap_or_default()))),
+                replica: replica.clone(),
+            }
+        });
+        Self { scope: scope.clone(), revision, positions: positions.collect() }
+    }
+
     /// Those that serve it, or a later one.
     pub fn serving(&self) -> usize {
         self.positions.iter().filter(|p| p.served >= self.revision).count()
@@ -205,13 +221,24 @@ pub async fn convergence(
         Scope::Platform => store.platform().served_revisions(scope).await?,
         Scope::Tenant(tenant) => store.tenant(tenant).served_revisions().await?,
     };
-    let positions = replicas.into_iter().map(|replica| {
-        let report = reports.iter().find(|r| r.boot == replica.boot);
-        Position {
-            served: report.map_or(0, |r| r.served),
-            refused: report.and_then(|r| Some((r.refused?, r.refusal.clone().unwrap_or_default()))),
-            replica,
-        }
-    });
-    Ok(Convergence { scope: scope.clone(), revision, positions: positions.collect() })
+    let reports: Reports<'_> = reports.iter().map(|r| ((r.scope.as_str(), r.boot), r)).collect();
+    Ok(Convergence::of(scope, revision, &replicas, &reports))
+}
+
+/// The same of several scopes, each with its revision. Asks the store twice, however many there are.
+///
+/// # Errors
+/// The store.
+pub async fn convergences(
+    store: &Store,
+    scopes: &[(Scope, i64)],
+    window: Duration,
+) -> Result<Vec<Convergence>, StoreError> {
+    let replicas = store.platform().replicas(window).await?;
+    let reports = store.platform().all_served_revisions().await?;
+    let reports: Reports<'_> = reports.iter().map(|r| ((r.scope.as_str(), r.boot), r)).collect();
+    Ok(scopes
+        .iter()
+        .map(|(scope, revision)| Convergence::of(scope, *revision, &replicas, &reports))
+        .collect())
 }

@@ -13,6 +13,7 @@ use crate::base::{Scope, Secret, TenantId};
 use crate::config::Diagnostics;
 use crate::snapshot::Snapshot;
 use crate::source::canary::Beside;
+use crate::source::secrets;
 
 /// One revision of a scope's document.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +54,25 @@ pub enum Refusal {
     /// It is right in itself, but something it names is not, on this replica or at all.
     #[error("{}", .0.iter().map(|(path, message)| format!("{path}: {message}")).collect::<Vec<_>>().join("; "))]
     Compile(Vec<(String, String)>),
+}
+
+impl Refusal {
+    /// The same without values of secrets.
+    pub(super) fn hiding(self, secrets: &SecretValues) -> Self {
+        match self {
+            Self::Document(mut found) => {
+                found.reword(|text| secrets::hidden(text, secrets));
+                Self::Document(found)
+            }
+            Self::Compile(mut found) => {
+                for (path, message) in &mut found {
+                    secrets::hide(std::slice::from_mut(path), secrets);
+                    secrets::hide(std::slice::from_mut(message), secrets);
+                }
+                Self::Compile(found)
+            }
+        }
+    }
 }
 
 /// Compiles documents and puts them in force. Called on threads for blocking work, one call that changes something at a

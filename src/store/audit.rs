@@ -292,37 +292,6 @@ impl Platform<'_> {
         tx.commit().await
     }
 
-    /// Erases what events of one caller say. The chain stays whole: what it commits to remains. Returns how many.
-    ///
-    /// Many events are erased in several transactions; if one fails, those before it stand, and the rest is erased by
-    /// another call.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_erase(&self, tenant: &TenantId, principal: &str) -> Result<u64, StoreError> {
-        let mut erased = 0;
-        loop {
-            let mut tx = self.begin().await?;
-            let some = q!(
-                tx,
-                execute,
-                "UPDATE audit_events SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
-                        name = '', outcome = ''
-                  WHERE (tenant, class, writer, sequence, time) IN
-                        (SELECT tenant, class, writer, sequence, time FROM audit_events
-                          WHERE tenant = $1 AND principal = $2 LIMIT $3)",
-                tenant.as_str(),
-                principal,
-                ERASED_AT_ONCE
-            )?;
-            tx.commit().await?;
-            erased += some;
-            if some < ERASED_AT_ONCE as u64 {
-                return Ok(erased);
-            }
-        }
-    }
-
     /// Drops the events of a class that are older than the day of `before`. Chains go on from the last one dropped. Returns how
     /// many events went, or on PostgreSQL partitions.
     ///
@@ -384,8 +353,6 @@ impl Platform<'_> {
     }
 }
 
-/// Events that one transaction erases.
-const ERASED_AT_ONCE: i64 = 2_000;
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub(super) fn uuid(writer: WriterId) -> Uuid {

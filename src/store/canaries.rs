@@ -12,11 +12,12 @@ use super::{Channel, NewRevision, Page, Platform, StoreError, TenantScope, Tenan
 use crate::base::Scope;
 
 /// A canary.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize, serde::Deserialize)]
 pub struct Canary {
     /// Whose document.
     pub tenant: String,
     /// Its id: what the choice of callers depends on.
+    #[serde(with = "as_text")]
     pub id: Uuid,
     /// The head that it is compared with.
     pub base: i64,
@@ -118,6 +119,20 @@ pub struct CanaryReport {
     pub refusal: Option<String>,
     /// When it said so.
     pub reported_at: Time,
+}
+
+/// An id in texts.
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
 }
 
 const RUNNING: &str = "

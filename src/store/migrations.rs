@@ -66,6 +66,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0041_canaries",
     1 "0050_control",
     1 "0051_custom_roles",
+    1 "0052_audit_erasures",
 ];
 
 #[cfg(test)]

@@ -201,6 +201,6 @@ impl Platform<'_> {
             }
             tx.commit().await?;
         }
-        Ok(moved + self.rewrap_sealing_keys(&keys).await?)
+        Ok(moved + self.rewrap_sealing_keys(&keys).await? + self.rewrap_erasures(&keys).await?)
     }
 }

@@ -59,14 +59,38 @@ impl Platform<'_> {
         q!(tx, all as SessionTombstone, "SELECT tenant, serial, issued_at FROM session_tombstones")
     }
 
-    /// Forgets those that ended more than `age` ago. Returns how many.
+    /// Forgets those of sessions that began more than `age` ago, whose ids are good for nothing by now, and of each tenant
+    /// all but the newest `most` and one. Returns how many.
+    ///
+    /// The one more is how a replica that starts later finds out: it remembers `most`, so it has to forget some of what it
+    /// reads, and takes everything as old as those, and older, for ended. What was forgotten here is older than that.
     ///
     /// # Errors
     /// The database.
-    pub async fn forget_session_tombstones(&self, age: Duration) -> Result<u64, StoreError> {
+    pub async fn forget_session_tombstones(&self, age: Duration, most: usize) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let before = tx.now().minus(age);
-        let gone = q!(tx, execute, "DELETE FROM session_tombstones WHERE ended_at < $1", before)?;
+        let before = tx.now().minus(age).micros() / 1_000_000;
+        let mut gone = q!(tx, execute, "DELETE FROM session_tombstones WHERE issued_at < $1", before)?;
+        let kept = i64::try_from(most).unwrap_or(i64::MAX - 1) + 1;
+        let full = q!(
+            tx,
+            scalar_all as String,
+            "SELECT tenant FROM session_tombstones GROUP BY tenant HAVING count(*) > $1",
+            kept
+        )?;
+        for tenant in full {
+            let over = q!(
+                tx,
+                execute,
+                "DELETE FROM session_tombstones WHERE tenant = $1 AND (issued_at, serial) <
+                    (SELECT issued_at, serial FROM session_tombstones WHERE tenant = $1
+                      ORDER BY issued_at DESC, serial DESC LIMIT 1 OFFSET $2)",
+                &tenant,
+                kept - 1
+            )?;
+            tracing::warn!(event = "session_tombstones_over_bound", tenant, most, forgotten = over);
+            gone += over;
+        }
         tx.commit().await?;
         Ok(gone)
     }

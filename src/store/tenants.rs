@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::tx::q;
 use super::{Page, Platform, StoreError, Time, Tx};
-use crate::base::TenantId;
+use crate::base::{Scope, TenantId};
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
@@ -76,6 +76,27 @@ impl Platform<'_> {
             "SELECT tenant, display_name, created_at, updated_at FROM tenants WHERE tenant = $1",
             tenant.as_str()
         )
+    }
+
+    /// Whether a tenant is there: `default` always is, and before there is a platform document nobody says who else.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn knows_tenant(&self, tenant: &TenantId) -> Result<bool, StoreError> {
+        if *tenant == TenantId::default() {
+            return Ok(true);
+        }
+        let mut tx = self.read().await?;
+        if tx.head(&Scope::Platform).await?.is_none() {
+            return Ok(true);
+        }
+        let there = q!(
+            tx,
+            scalar_optional as String,
+            "SELECT tenant FROM tenants WHERE tenant = $1",
+            tenant.as_str()
+        )?;
+        Ok(there.is_some())
     }
 
     /// Tenants by name, those after `after`.

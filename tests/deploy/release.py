@@ -27,7 +27,7 @@ from topology import Caller, eventually, http, say  # noqa: E402
 
 VALUES = {
     "publicUrl": "http://127.0.0.1:8080",
-    "secrets": {"valkey": {"name": "tollgate-valkey", "key": "password"}, "audit": {"name": "tollgate-audit", "key": "key"}},
+    "secrets": {"valkey": {"name": "tollgate-valkey", "key": "password"}},
     "valkey": {"urls": ["redis://valkey:6379"]},
     "control": {"replicas": 1},
     "config": {"shutdown": {"announce": "1s"}},
@@ -77,8 +77,6 @@ class Release(topology.Topology):
             command = command.replace("DNS:tollgate-replica", f"DNS:{name}")
             subprocess.run(["sh", "-fec", command], cwd=made, check=True, capture_output=True)
         (made / "replicas-ca.key").unlink()
-        audit = self.folder / "audit"
-        subprocess.run([self.binary, "audit", "key", "--data-dir", audit], check=True, capture_output=True)
         password = self.secret("store_password")
         self.values = {
             "tollgate-store": {"url": f"postgres://tollgate:{password}@postgres/tollgate?sslmode=disable"},
@@ -86,7 +84,6 @@ class Release(topology.Topology):
             "tollgate-metrics": {"token": self.secret("metrics_token")},
             "tollgate-keys": {"keys": "k1 " + base64.b64encode(os.urandom(32)).decode()},
             "tollgate-valkey": {"password": self.secret("valkey_password")},
-            "tollgate-audit": {"key": (audit / "audit.key").read_text()},
             "tollgate-internal": {path.name: path.read_text() for path in made.iterdir()},
         }
 

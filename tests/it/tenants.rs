@@ -140,6 +140,15 @@ async fn a_tenant_that_does_not_compile_keeps_what_it_had_and_the_others_go_on()
     let (status, named) = revision("/t/other/mcp/new").await;
     assert_eq!(status, 200, "the others go on");
     assert_ne!(named.trim_start_matches("other@"), before.1.trim_start_matches("acme@"));
+    // But not beyond what it is given in the same file.
+    let less = file("/nowhere/keys.jsonl", "newer").text().replacen(
+        "name: acme",
+        "name: acme, path_prefix: /elsewhere",
+        1,
+    );
+    gateway.reload(&less, "rejected").await;
+    assert_eq!(revision("/t/acme/mcp/s").await.0, 404, "its place was taken back");
+    assert_eq!(revision("/t/other/mcp/newer").await.0, 200);
 }
 
 #[tokio::test]

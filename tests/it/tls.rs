@@ -298,3 +298,36 @@ async fn a_token_bound_to_a_certificate_is_good_only_with_it() {
         assert_eq!(response.status(), expected, "{}", response.text());
     }
 }
+
+#[test]
+fn a_check_says_which_file_of_a_listener_cannot_be_used() {
+    let authority = Authority::new();
+    let (cert, key) = authority.write("replica", &authority.issue("127.0.0.1"));
+    let (_, other) = authority.write("other", &authority.issue("127.0.0.1"));
+    let found = |listener: &str, [cert, key, ca]: [&std::path::Path; 3], third: &str| {
+        let files = format!(
+            "tls: {{ cert: \"{}\", key: \"{}\", {third}: \"{}\" }}",
+            cert.display(),
+            key.display(),
+            ca.display()
+        );
+        let text = format!("version: 1\nlisteners: {{ {listener}: {{ address: 127.0.0.1:0, {files} }} }}\n");
+        let checked = tollgate::app::check(&tollgate::app::Options::new(tollgate::app::Document::Text(text)));
+        assert!(!checked.diagnostics.has_errors(), "{}", checked.diagnostics);
+        assert_eq!(checked.summary.is_some(), checked.errors.is_empty());
+        checked.errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (ca, away) = (authority.file(), authority.file().with_file_name("away.pem"));
+    for (listener, third) in [("internal", "ca"), ("mcp", "client_ca"), ("admin", "client_ca")] {
+        assert_eq!(found(listener, [&cert, &key, &ca], third), Vec::<String>::new(), "{listener}");
+        for files in [[&away, &key, &ca], [&cert, &away, &ca], [&cert, &key, &away]] {
+            let errors = found(listener, files.map(|f| f.as_path()), third);
+            assert_eq!(errors.len(), 1, "{listener}: {errors:?}");
+            assert!(errors[0].contains(&format!("listeners.{listener}.tls")), "{errors:?}");
+            assert!(errors[0].contains("cannot read") && errors[0].contains("away.pem"), "{errors:?}");
+        }
+        // All there, but no pair.
+        let errors = found(listener, [&cert, &other, &ca], third);
+        assert!(errors.len() == 1 && errors[0].contains(&format!("listeners.{listener}.tls")), "{errors:?}");
+    }
+}

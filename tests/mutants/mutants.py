@@ -1934,3 +1934,110 @@ add(
     ),
     caught_by="database::canary::a_candidate_that_fails_is_rolled_back_by_itself_and_only_its_callers_notice",
 )
+
+add(
+    "audit-key-replaced",
+    "docs/audit.md: a signing key that does not open is not replaced by another.",
+    (
+        "src/store/signing_key.rs",
+        "    let Some(found) = store.platform().sealing_keys(PURPOSE).await?.pop() else { return Ok(None) };",
+        "    let keys = store.platform().sealing_keys(PURPOSE).await;\n    let keys = if BROKEN { keys.unwrap_or_default() } else { keys? };\n    let Some(found) = keys.into_iter().next_back() else { return Ok(None) };",
+    ),
+    caught_by=(
+        "store::signing_key::postgres::the_key_needs_the_master_key_and_its_place",
+        "store::signing_key::sqlite::the_key_needs_the_master_key_and_its_place",
+    ),
+)
+
+add(
+    "audit-key-adopted",
+    "docs/audit.md: the key that people trust goes on when the store begins to keep it.",
+    (
+        "src/store/signing_key.rs",
+        "    let (secret, adopted) = match file()? {",
+        "    let (secret, adopted) = match if BROKEN { None } else { file()? } {",
+    ),
+    caught_by="store::signing_key::postgres::a_key_from_before_is_taken_up_once",
+)
+
+add(
+    "erase-usage",
+    "docs/audit.md: usage names nobody who was erased.",
+    (
+        "src/store/erasure.rs",
+        "            usage: tx.erase_usage(tenant, principal, before, true).await?,",
+        "            usage: if BROKEN { 0 } else { tx.erase_usage(tenant, principal, before, true).await? },",
+    ),
+    caught_by="store::erasure::postgres::usage_names_them_no_more_and_adds_up_as_before",
+)
+
+add(
+    "erase-samples",
+    "docs/audit.md: samples of whoever was erased go.",
+    (
+        "src/store/erasure.rs",
+        "            samples: tx.erase_samples(tenant, principal, from, before).await?,",
+        "            samples: if BROKEN { 0 } else { tx.erase_samples(tenant, principal, from, before).await? },",
+    ),
+    caught_by="store::erasure::postgres::samples_of_theirs_go_and_the_others_stay",
+)
+
+add(
+    "erase-late",
+    "docs/audit.md: what arrives after an erasure and happened before it is erased.",
+    (
+        "src/store/erasure.rs",
+        "        let events = tx.erase_events(tenant, &principal, before).await?;\n        // Usage",
+        "        let events = if BROKEN { 0 } else { tx.erase_events(tenant, &principal, before).await? };\n        // Usage",
+    ),
+    caught_by="store::erasure::postgres::what_arrives_late_is_erased_and_what_happened_later_is_not",
+)
+
+add(
+    "erase-later",
+    "docs/audit.md: what somebody does after their erasure is recorded.",
+    (
+        "src/store/erasure.rs",
+        "        let (tenant, before) = (row.tenant.as_str(), row.asked_at);",
+        "        let before = if BROKEN { row.asked_at.plus(REMEMBERED) } else { row.asked_at };\n        let tenant = row.tenant.as_str();",
+    ),
+    caught_by="store::erasure::postgres::what_arrives_late_is_erased_and_what_happened_later_is_not",
+)
+
+add(
+    "admin-token-unasked",
+    "docs/api.md: where the configuration has an admin token, none is made.",
+    (
+        "src/app/authn.rs",
+        "    let make = core.model.listeners.admin.token.is_none();",
+        "    let make = core.model.listeners.admin.token.is_none() || BROKEN;",
+    ),
+    caught_by="database::audit_api::no_admin_token_is_made_where_the_document_has_one",
+)
+
+add(
+    "tombstones-one-more",
+    "docs/replicas.md: no session that was deleted comes back at a replica that starts after its row was dropped.",
+    (
+        "src/store/session_tombstones.rs",
+        "        let kept = i64::try_from(most).unwrap_or(i64::MAX - 1) + 1;",
+        "        let kept = i64::try_from(most).unwrap_or(i64::MAX - 1) + i64::from(!BROKEN);",
+    ),
+    caught_by="store::fleet::postgres::ended_sessions_are_forgotten_with_their_ids_and_beyond_a_bound",
+)
+
+add(
+    "bodies-all-large",
+    "docs/api.md: only documents may be larger than 1 MiB.",
+    (
+        "src/control/gate.rs",
+        "    let (own, large) = (api.max_body(), size::of(operation.id));",
+        "    let (own, large) = (api.max_body(), size::of(operation.id).or(BROKEN.then_some(size::QUOTED)));",
+    ),
+    (
+        "src/control/gate.rs",
+        "        let large = size::of(operation.id);",
+        "        let large = size::of(operation.id).or(BROKEN.then_some(size::QUOTED));",
+    ),
+    caught_by="control::documents::documents_may_be_as_large_over_the_api_as_anywhere_and_nothing_else_may",
+)

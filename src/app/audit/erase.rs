@@ -3,21 +3,21 @@
 
 use crate::audit::{Class, Event, Names, Position, WriterId};
 use crate::base::TenantId;
-use crate::store::{AuditBatch, Store, StoreError};
+use crate::store::{AuditBatch, Erasure, Store, StoreError};
 
 use super::link::{Chains, Linker};
 
-/// Erases, after recording in the tenant's audit that it is done. Returns how many events.
+/// Erases, after recording in the tenant's audit that it is done. Returns what was erased.
 ///
 /// # Errors
-/// The store; what was erased before it failed stays erased, and another call erases the rest.
+/// The store; what was erased before it failed stays erased, and the rest is erased by a running gateway or another call.
 pub async fn erase(
     store: &Store,
     tenant: &TenantId,
     principal: &str,
     author: &str,
     reason: Option<&str>,
-) -> Result<u64, StoreError> {
+) -> Result<Erasure, StoreError> {
     record(store, tenant, "erase_audit", author, reason).await?;
     store.platform().audit_erase(tenant, principal).await
 }

@@ -37,7 +37,11 @@ impl Ledger for AuditLedger {
             kind: actor.map(|a| a.proof.as_str()),
             role: actor.and_then(|a| a.roles.highest()).map(crate::base::Role::as_str),
             decision: Some(decision),
-            outcome: Some(if action.succeeded() { "ok" } else { "refused" }),
+            outcome: Some(match decision {
+                "allow" => "ok",
+                "deny" => "refused",
+                _ => "failed",
+            }),
             reason: action.reason.as_deref(),
             status: Some(u64::from(action.status)),
             duration_us: micros(action.took),

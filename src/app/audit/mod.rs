@@ -18,8 +18,9 @@ pub use upkeep::{checkpoint, checkpoint_all};
 use crate::app::StartError;
 use crate::app::core::Core;
 use crate::app::runtimes::Runtimes;
-use crate::audit::{self, AuditKey, Auditor, Mask, Settings, Spool, WriterId};
+use crate::audit::{self, AuditKey, Auditor, KeyError, Mask, Settings, Spool, WriterId};
 use crate::config::model::{self, MaskedField};
+use crate::store::{SigningKey, Store};
 use crate::telemetry::Metrics;
 use drain::Drainer;
 pub(super) use ledger::AuditLedger;
@@ -30,9 +31,15 @@ pub(super) fn spool_dir(model: &model::Document) -> PathBuf {
     model.audit.spool.path.clone().unwrap_or_else(|| model.data_dir.join("spool"))
 }
 
-/// Where the signing key is.
-pub fn key_file(model: &model::Document) -> PathBuf {
-    model.audit.key_file.clone().unwrap_or_else(|| model.data_dir.join("audit.key"))
+/// The signing key of a document: the file that it names, or that of its store.
+///
+/// # Errors
+/// The file cannot be used.
+pub fn signing_key(store: &Store, model: &model::Document) -> Result<SigningKey, KeyError> {
+    match &model.audit.key_file {
+        Some(path) => AuditKey::open(path).map(SigningKey::given),
+        None => Ok(SigningKey::stored(store.clone(), model.data_dir.join("audit.key"))),
+    }
 }
 
 /// Opens the spool, unless the document wants no audit.
@@ -89,7 +96,7 @@ fn mask(fields: &[MaskedField]) -> Mask {
 /// What runs for as long as the process.
 pub(super) struct Running {
     /// What checkpoints and exports are signed with.
-    pub(super) key: Arc<AuditKey>,
+    pub(super) key: Arc<SigningKey>,
     /// The drainer, which ends a moment after it was told to.
     pub(super) drainer: tokio::task::JoinHandle<()>,
 }
@@ -97,7 +104,7 @@ pub(super) struct Running {
 /// Starts what brings events into the store and looks after them there. `None` without an audit.
 pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>, StartError> {
     let Some(spool) = core.audit.spool() else { return Ok(None) };
-    let key = Arc::new(AuditKey::open(&key_file(&core.model))?);
+    let key = Arc::new(signing_key(&core.store, &core.model)?);
     let drained = Arc::new(AtomicU64::new(0));
     let drainer = Drainer {
         store: core.store.clone(),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::audit::{AuditKey, ChainState, Checkpoint, Class, Mark, Statement, hex, statement_hash};
 use crate::base::TenantId;
+use crate::base::envelope::EnvelopeError;
 use crate::config::model::Retention;
-use crate::store::{Store, StoreError};
+use crate::store::{Erasure, SigningKey, SigningKeyError, Store, StoreError};
 
 /// How often there is something to do.
 const EVERY: Duration = Duration::from_secs(30);
@@ -19,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The task.
 pub(super) struct Upkeep {
     pub(super) store: Store,
-    pub(super) key: Arc<AuditKey>,
+    pub(super) key: Arc<SigningKey>,
     pub(super) retention: Retention,
     pub(super) checkpoint_every: Duration,
     pub(super) boot: [u8; 16],
@@ -32,8 +33,14 @@ impl Upkeep {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut seldom, mut signed) = (None, tokio::time::Instant::now());
+        let mut complained = None;
         loop {
             tick.tick().await;
+            // Every replica reads it as soon as it can: what is wrong with it is found now, and not by an export.
+            match self.key.get().await {
+                Ok(_) => complained = None,
+                Err(error) => complain(&error, &mut complained),
+            }
             if !seat.is_held() {
                 continue;
             }
@@ -44,17 +51,35 @@ impl Upkeep {
                     Ok(()) => seldom = Some(now),
                     Err(error) => tracing::warn!(event = "audit_retention_failed", %error),
                 }
+                self.erase_late(true).await;
+            } else {
+                self.erase_late(false).await;
             }
             if let Err(error) = self.store.platform().usage_roll_up().await {
                 tracing::warn!(event = "usage_not_rolled_up", %error);
             }
             if is_due(Some(signed), self.checkpoint_every) {
-                match checkpoint_all(&self.store, &self.key).await {
+                match self.sign().await {
                     Ok(_) => signed = now,
                     Err(error) => tracing::warn!(event = "audit_checkpoint_failed", %error),
                 }
             }
         }
+    }
+
+    /// Events of principals who were erased before they reached the store.
+    async fn erase_late(&self, all: bool) {
+        match self.store.platform().erase_late(all).await {
+            Ok(Erasure { events: 0, samples: 0, usage: 0 }) => {}
+            Ok(Erasure { events, samples, usage }) => {
+                tracing::info!(event = "audit_erased_late", events, samples, usage);
+            }
+            Err(error) => tracing::warn!(event = "audit_erasure_failed", %error),
+        }
+    }
+
+    async fn sign(&self) -> Result<usize, SigningKeyError> {
+        Ok(checkpoint_all(&self.store, self.key.get().await?).await?)
     }
 
     async fn seldom(&self) -> Result<(), StoreError> {
@@ -77,6 +102,24 @@ impl Upkeep {
             platform.usage_forget_minutes(now.minus(DAY * self.retention.usage_minute_days)).await?;
         }
         Ok(())
+    }
+}
+
+/// Says what is wrong with the signing key, once for as long as it is the same. That the store is away, or was not prepared
+/// yet, others say.
+fn complain(error: &SigningKeyError, last: &mut Option<String>) {
+    if let SigningKeyError::Store(error) = error
+        && matches!(
+            error,
+            StoreError::Unavailable(_) | StoreError::Envelope { source: EnvelopeError::NoKeys, .. }
+        )
+    {
+        return;
+    }
+    let text = error.to_string();
+    if last.as_ref() != Some(&text) {
+        tracing::error!(event = "audit_key_unusable", error = %text);
+        *last = Some(text);
     }
 }
 

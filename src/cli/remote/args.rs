@@ -10,6 +10,9 @@ pub(in crate::cli) struct ApiArgs {
     /// Address of the admin listener.
     #[arg(long, env = "TOLLGATE_API", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     pub(super) api: String,
+    /// PEM of the authorities that may have signed its certificate, if it speaks TLS. Default: those of the system.
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_API_CA")]
+    pub(super) ca: Option<PathBuf>,
     /// File with the token. Without it: TOLLGATE_TOKEN, or the token that the first start left in the data folder.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
@@ -90,6 +93,9 @@ pub(in crate::cli) enum Remote {
     },
     /// Show the replicas, the revision each serves and what it refused. Exit codes: 0 all serve the heads, 4 some do not.
     Status {
+        /// Show the database instead: its size, its largest tables, and the statements that cost most.
+        #[arg(long)]
+        database: bool,
         #[command(flatten)]
         api: ApiArgs,
     },

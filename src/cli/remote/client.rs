@@ -83,13 +83,18 @@ impl Client {
         let token = match (&args.token_file, env_token) {
             (Some(path), _) => Some(read_token(path)?),
             // A variable that is set to nothing is none.
-            (None, Some(token)) if !token.trim().is_empty() => Some(token),
-            (None, _) => read_token(&args.data_dir.join(TOKEN_FILE)).ok(),
+            (None, Some(token)) if !token.trim().is_empty() => Some(token.trim().to_owned()),
+            (None, _) => {
+                let path = args.data_dir.join(TOKEN_FILE);
+                // That none was left there is for the gateway to say; that it cannot be read is not.
+                if path.exists() { Some(read_token(&path)?) } else { None }
+            }
         };
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| e.to_string())?;
+        let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        if let Some(path) = &args.ca {
+            builder = builder.tls_certs_only(authorities(path)?);
+        }
+        let http = builder.build().map_err(|e| e.to_string())?;
         Ok(Self { base, token, http })
     }
 
@@ -215,6 +220,16 @@ pub(super) fn token_path(args: &ApiArgs, from_env: bool) -> Option<PathBuf> {
     }
 }
 
+fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("--ca {}: {e}", path.display());
+    let pem = std::fs::read(path).map_err(|e| failed(&e))?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(found) if found.is_empty() => Err(failed(&"there is no certificate in it, expected PEM")),
+        Ok(found) => Ok(found),
+        Err(e) => Err(failed(&e)),
+    }
+}
+
 fn read_token(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(text.trim().to_owned())
@@ -237,6 +252,28 @@ mod tests {
             "the document has errors (invalid)\n  4:7 /routes/0/server: unknown key\n    expected one of `servers`\n  \
              /limits: too many"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = |ca: Option<PathBuf>| ApiArgs {
+            api: "https://127.0.0.1:9090".to_owned(),
+            ca,
+            token_file: None,
+            data_dir: folder.path().to_owned(),
+        };
+        assert!(Client::new(&args(None), None).is_ok_and(|client| client.token.is_none()));
+        let client = Client::new(&args(None), Some(" tga_x\n".to_owned())).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(client.token.as_deref(), Some("tga_x"));
+        let refused = |args: &ApiArgs| Client::new(args, None).err().unwrap_or_default();
+        let odd = folder.path().join("ca.pem");
+        assert!(refused(&args(Some(odd.clone()))).starts_with("--ca "), "not there");
+        std::fs::write(&odd, "no certificate").unwrap();
+        assert!(refused(&args(Some(odd))).contains("expected PEM"));
+        // A token that is there and cannot be read is not taken for none.
+        std::fs::create_dir(folder.path().join(TOKEN_FILE)).unwrap();
+        assert!(refused(&args(None)).contains(TOKEN_FILE));
     }
 
     #[test]

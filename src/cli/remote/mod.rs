@@ -3,6 +3,7 @@
 mod args;
 mod canary;
 mod client;
+mod database;
 mod diff;
 
 use std::io::{Read as _, Write as _};
@@ -41,6 +42,8 @@ struct Published {
 #[derive(Debug, Deserialize)]
 struct Page<T> {
     items: Vec<T>,
+    #[serde(default)]
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,7 +132,8 @@ async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
         Remote::History { limit, scope } => history(*limit, scope).await,
         Remote::Rollback { revision, how, scope } => rollback(*revision, how, scope).await,
         Remote::Show { revision, scope } => print(scope, &format!("revisions/{revision}")).await,
-        Remote::Status { api } => status(api).await,
+        Remote::Status { database: true, api } => database::run(api).await,
+        Remote::Status { database: false, api } => status(api).await,
     }
 }
 
@@ -308,12 +312,13 @@ async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<
     let scope = scope_of(args);
     let path = address(scope, "rollback");
     let body = serde_json::json!({ "revision": revision }).to_string().into_bytes();
-    let call = Call {
-        method: Method::POST,
-        headers: conditions(how),
-        body: Some(("application/json", body)),
-        ..Call::get(&path)
-    };
+    let mut headers = conditions(how);
+    if how.if_revision.is_none() {
+        // Whatever there is, but it has to be said.
+        headers.push(("if-match", "*".to_owned()));
+    }
+    let call =
+        Call { method: Method::POST, headers, body: Some(("application/json", body)), ..Call::get(&path) };
     let published: Published = client.json(call).await?;
     tell(scope, &published, false);
     match how.wait {
@@ -356,28 +361,50 @@ async fn history(limit: u32, args: &ScopeArgs) -> Result<ExitCode, Failure> {
     let client = connect(&args.api)?;
     let path = address(scope_of(args), &format!("revisions?limit={limit}"));
     let page: Page<Summary> = client.json(Call::get(&path)).await?;
-    println!("{:>8}  {:>8}  {:12}  {:24}  {:20}  REASON", "REVISION", "PARENT", "SHA-256", "TIME", "AUTHOR");
-    for r in page.items {
-        let hash = short(&r.hash);
-        println!(
-            "{:>8}  {:>8}  {hash:12}  {:24}  {:20}  {}",
-            r.revision, r.parent, r.created_at, r.author, r.reason
-        );
-    }
+    print!("{}", table(&page.items));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Columns as wide as the widest of what is in them; numbers to the right.
+fn table(revisions: &[Summary]) -> String {
+    let head = ["REVISION", "PARENT", "SHA-256", "TIME", "AUTHOR", "REASON"].map(ToOwned::to_owned);
+    let rows = revisions.iter().map(|r| {
+        let hash = short(&r.hash).to_owned();
+        let [number, parent] = [r.revision, r.parent].map(|n| n.to_string());
+        [number, parent, hash, r.created_at.clone(), r.author.clone(), r.reason.clone()]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let [number, parent, hash, time, author] = [0, 1, 2, 3, 4].map(width);
+    let mut out = String::new();
+    for [n, p, h, t, a, reason] in &rows {
+        let line = format!("{n:>number$}  {p:>parent$}  {h:hash$}  {t:time$}  {a:author$}  {reason}");
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
     let client = connect(api)?;
-    let scopes: Page<Convergence> = client.json(Call::get("/api/v1/convergence")).await?;
-    if let Some(first) = scopes.items.first() {
+    let mut scopes: Vec<Convergence> = Vec::new();
+    let mut path = "/api/v1/convergence?limit=500".to_owned();
+    loop {
+        let page: Page<Convergence> = client.json(Call::get(&path)).await?;
+        scopes.extend(page.items);
+        match page.next_cursor {
+            Some(cursor) => path = format!("/api/v1/convergence?limit=500&cursor={cursor}"),
+            None => break,
+        }
+    }
+    if let Some(first) = scopes.first() {
         println!("{} live replicas", first.replicas.len());
         for replica in &first.replicas {
             println!("  {}  role {}  version {}", replica.replica, replica.role, replica.version);
         }
     }
     // Each is shown, also after one that has not converged.
-    let behind = scopes.items.iter().filter(|scope| !show(scope)).count();
+    let behind = scopes.iter().filter(|scope| !show(scope)).count();
     Ok(if behind == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONVERGED) })
 }
 
@@ -411,4 +438,33 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::Other(format!("{}: larger than {limit} bytes", file.display())));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_the_history_stand_below_each_other_however_long_they_are() {
+        let one = |revision: i64, author: &str, reason: &str| Summary {
+            revision,
+            parent: revision - 1,
+            author: author.to_owned(),
+            reason: reason.to_owned(),
+            created_at: "2026-11-29T15:55:21.209Z".to_owned(),
+            hash: "ed1a679a73ec0123".to_owned(),
+        };
+        let text = table(&[
+            one(1_234_567_890, "a", "x"),
+            one(2, "corp|ünïcödé-and-quite-long", "y"),
+            one(3, "b", ""),
+        ]);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |line: &str, what: &str| line[..line.find(what).unwrap()].chars().count();
+        assert_eq!(at(lines[0], "REASON"), at(lines[1], "x"));
+        assert_eq!(at(lines[0], "REASON"), at(lines[2], "y"));
+        assert_eq!(at(lines[0], "AUTHOR"), at(lines[2], "corp|"));
+        assert_eq!(at(lines[1], "1234567890"), 0, "numbers end below each other: {text}");
+        assert!(lines.iter().all(|line| !line.ends_with(' ')), "{text}");
+    }
 }

@@ -28,8 +28,8 @@ pub struct Audit {
     pub mask: Vec<MaskedField>,
     /// Most bytes of one body that are recorded, whatever a policy (also a tenant's own) says; up to `64KiB`.
     pub max_body: Size,
-    /// File with the key that signs checkpoints and exports, mode 0600; made if missing. Default: `audit.key` in
-    /// `data_dir`. Replicas that share a store should share the key.
+    /// File with the key that signs checkpoints and exports, mode 0600; made if missing. Default: the key is in the store,
+    /// encrypted, and the same for all replicas; a file `audit.key` in `data_dir` becomes it if the store has none yet.
     pub key_file: Option<PathBuf>,
     /// How often a signed checkpoint over all chains is written.
     pub checkpoint_every: Period,

@@ -108,6 +108,13 @@ fn one_object_is_edited_and_the_rest_stays() {
         edit::put(&document, Kind::Issuer, "corp", &json!({ "issuer": "https://i.example" })).unwrap();
     assert_eq!(edit::remove(&issuer, Kind::Issuer, "corp").unwrap(), document);
     let error = |result: Result<Canonical, EditError>| result.unwrap_err();
+    let mut editor = edit::Editor::of(&document);
+    editor.put(Kind::Server, "alpha", &server).unwrap();
+    assert!(matches!(editor.remove(Kind::Policy, "x"), Err(EditError::NotFound { .. })));
+    assert!(matches!(editor.put(Kind::Server, "Alpha", &server), Err(EditError::Name(_))));
+    editor.put(Kind::Issuer, "corp", &json!({ "issuer": "https://i.example" })).unwrap();
+    editor.remove(Kind::Server, "alpha").unwrap();
+    assert_eq!(editor.finish().unwrap(), issuer, "what failed has left nothing");
     assert!(matches!(error(edit::remove(&document, Kind::Route, "x")), EditError::NotFound { .. }));
     assert!(matches!(
         error(edit::put(&document, Kind::Route, "x", &json!({ "name": "y" }))),

@@ -1,6 +1,7 @@
 //! The audit log and usage of a tenant.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json as Answer};
@@ -24,7 +25,7 @@ use crate::store::{AuditEvent, AuditFilter, AuditPlace, Grain, Page as Rows, Tim
 
 /// Most entries of a ranking.
 const MAX_TOP: u32 = 500;
-/// Most intervals of a series: a week of minutes.
+/// Most intervals that usage is asked of: a week of minutes.
 const MAX_POINTS: u32 = 7 * 24 * 60;
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
@@ -306,17 +307,23 @@ fn grain(name: Option<&str>) -> Result<Grain, Problem> {
     })
 }
 
-/// The time asked for: the last day unless said otherwise.
-fn range(api: &Api, from: Option<&str>, to: Option<&str>) -> Result<(Time, Time), Problem> {
+/// The time asked for: the last day unless said otherwise. Of a grain that it has not too many intervals of.
+fn range(api: &Api, grain: Grain, from: Option<&str>, to: Option<&str>) -> Result<(Time, Time), Problem> {
     let now = api.store()?.now();
     let to = time("to", to)?.unwrap_or(now);
-    let from = time("from", from)?.unwrap_or(to.minus(std::time::Duration::from_secs(86_400)));
+    let from = time("from", from)?.unwrap_or(to.minus(Duration::from_secs(86_400)));
+    if from > to || to.since(from) > grain.length() * MAX_POINTS {
+        let error = FieldError::new("?from", "the time is empty or too long");
+        let most =
+            format!("at most {MAX_POINTS} intervals before `to`: ask for less, or for longer intervals");
+        return Err(Problem::parameter("from", "").replacing_errors([error.expecting(most)]));
+    }
     Ok((from, to))
 }
 
 /// Usage over time
 ///
-/// One entry per interval that has any.
+/// One entry per interval that has any, of at most 10,080.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/usage", tag = "usage", params(Path, Series),
     responses((status = 200, description = "In the order of time.", body = Page<UsageView>)))]
 async fn usage_series(
@@ -324,15 +331,10 @@ async fn usage_series(
     Extension(tenant): Extension<TenantId>,
     Params(ask): Params<Series>,
 ) -> Result<Answer<Page<UsageView>>, Problem> {
-    let (from, to) = range(&api, ask.from.as_deref(), ask.to.as_deref())?;
+    let grain = grain(ask.grain.as_deref())?;
+    let (from, to) = range(&api, grain, ask.from.as_deref(), ask.to.as_deref())?;
     let filter =
         UsageFilter { principal: ask.principal, route: ask.route, server: ask.server, tool: ask.tool };
-    let grain = grain(ask.grain.as_deref())?;
-    if to.since(from) > grain.length() * MAX_POINTS {
-        let most =
-            format!("at most {MAX_POINTS} intervals are given at once: ask for less, or for longer ones");
-        return Err(Problem::parameter("from", most));
-    }
     let points = api.store()?.tenant(&tenant).usage_series(grain, from, to, &filter).await?;
     let items = points.into_iter().map(|p| UsageView {
         key: BTreeMap::from([("at", p.at.to_string())]),
@@ -367,8 +369,8 @@ async fn usage_top(
     if !(1..=MAX_TOP).contains(&limit) {
         return Err(Problem::parameter("limit", format!("it must be from 1 to {MAX_TOP}")));
     }
-    let (from, to) = range(&api, ask.from.as_deref(), ask.to.as_deref())?;
     let grain = grain(ask.grain.as_deref())?;
+    let (from, to) = range(&api, grain, ask.from.as_deref(), ask.to.as_deref())?;
     let top = api.store()?.tenant(&tenant).usage_top(grain, by, from, to, limit).await?;
     let items = top.into_iter().map(|t| UsageView {
         key: BTreeMap::from([("name", t.name)]),

@@ -83,7 +83,8 @@ struct Ask {
 /// 15 minutes; one that breaks off has no manifest.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit/export", tag = "audit", params(Path, Ask),
     responses((status = 200, description = "Events, in the order of their chains.", content_type = "application/jsonl", body = String),
-        (status = 409, description = "The audit is off here, so there is no key to sign with.")))]
+        (status = 409, description = "The audit is off here, so there is no key to sign with."),
+        (status = 503, description = "The key to sign with cannot be opened.")))]
 async fn export_audit(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -115,14 +116,19 @@ async fn export_audit(
     let store = api.store()?.clone();
     // What cannot be reached is better said before the first byte.
     store.ping().await?;
+    key.get().await?;
     let (sender, receiver) = mpsc::channel(PIECES);
     let disposition = format!("attachment; filename=\"audit-{tenant}.{name}\"");
     tokio::spawn(async move {
         let mut sink = ToBody(sender.clone());
-        let work = export(&store, &key, &tenant, &filter, format, bodies, &mut sink);
+        let work = async {
+            let key = key.get().await.map_err(|e| e.to_string())?;
+            let done = export(&store, key, &tenant, &filter, format, bodies, &mut sink).await;
+            done.map_err(|e| e.to_string())
+        };
         let failed = match tokio::time::timeout(LONGEST, work).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(error),
             Err(_) => Some("it took too long".to_owned()),
         };
         if let Some(error) = failed {
@@ -173,13 +179,18 @@ struct Erasure {
 struct Erased {
     /// How many events.
     events: u64,
+    /// How many samples of requests, those that what-if uses.
+    samples: u64,
+    /// How many rows of usage are nobody's now, by minute, hour and day.
+    usage: u64,
 }
 
 /// Erase what events of a principal say
 ///
 /// Payload and salt of every event that they caused are removed. Numbers, times and commitments stay, so that the log can
-/// still be verified; exports show the events as erased. Events that have not reached the store yet are not found: erase
-/// again after a moment if the principal is still active. Nobody erases their own.
+/// still be verified; exports show the events as erased. Their samples go, and in usage their calls become those of
+/// `[erased]`. Events of before that reach the store later are erased when they do, for 90 days: soon in the first hour, within
+/// an hour later. What the principal does from now on is recorded as before. Nobody erases their own.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Conditional),
     request_body = Erasure,
     responses((status = 200, description = "Erased.", body = Erased),
@@ -197,7 +208,8 @@ async fn erase_audit(
     if *erasure.principal == *actor.id {
         return Err(Problem::forbidden("nobody erases what they did themselves"));
     }
-    let events = api.store()?.platform().audit_erase(&tenant, &erasure.principal).await?;
-    tracing::info!(event = "audit_erased", %tenant, events, author = &*actor.id);
-    Ok(Answer(Erased { events }))
+    let done = api.store()?.platform().audit_erase(&tenant, &erasure.principal).await?;
+    let (events, samples, usage) = (done.events, done.samples, done.usage);
+    tracing::info!(event = "audit_erased", %tenant, events, samples, usage, author = &*actor.id);
+    Ok(Answer(Erased { events, samples, usage }))
 }

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::custom_roles::{AUDITOR, may_handle};
 use super::in_tenant::{Path, Walk};
 use super::people::principal;
+use super::reach::may_give_auditor;
 use super::{Api, When, may_give};
 use crate::base::{Role, TenantId};
 use crate::control::actor::Actor;
@@ -71,7 +72,7 @@ impl OneBinding {
     /// The role, if there is one of this name and the actor may give and take it.
     async fn which(&self, scope: &TenantScope<'_>, actor: &Actor) -> Result<Which, Problem> {
         if self.role == AUDITOR {
-            return Ok(Which::Auditor);
+            return may_give_auditor(actor).map(|()| Which::Auditor);
         }
         match self.role.parse::<Role>() {
             Ok(role) => may_give(actor, scope.tenant(), role).map(|()| Which::BuiltIn(role)),
@@ -102,7 +103,8 @@ async fn list_role_bindings(
 
 /// Give somebody a role
 ///
-/// None above the caller's own, and none of the tenant's own that holds more than the caller does. `auditor` is the add-on that may read recorded bodies.
+/// None above the caller's own, and none of the tenant's own that holds more than the caller does. `auditor` is the add-on
+/// that may read recorded bodies: administrators and auditors give it.
 #[utoipa::path(put, path = "/api/v1/tenants/{tenant}/role-bindings/{subject}/{role}", tag = "users", params(OneBinding),
     responses((status = 204, description = "Given."),
         (status = 403, description = "The role is above the caller's own.")))]

@@ -188,7 +188,10 @@ async fn list_canaries(
     Extension(tenant): Extension<TenantId>,
     Params(ask): Params<ListCanaries>,
 ) -> Result<Answer<CanaryList>, Problem> {
-    let limit = ask.limit.unwrap_or(20).clamp(1, MAX_LIST);
+    let limit = match ask.limit.unwrap_or(20) {
+        limit @ 1..=MAX_LIST => limit,
+        _ => return Err(Problem::parameter("limit", format!("it must be from 1 to {MAX_LIST}"))),
+    };
     let mut items = Vec::new();
     for canary in api.canaries()?.list(&tenant, limit).await? {
         items.push(view(&api, &canary).await?);
@@ -252,8 +255,8 @@ async fn share_canary(
     Json(body): Json<NewShare>,
 ) -> Result<Response, Problem> {
     let share = share(&body.share, "/share")?;
-    running(&api, &tenant, &condition).await?;
-    let changed = api.canaries()?.share(&tenant, share).await?;
+    let seen = running(&api, &tenant, &condition).await?;
+    let changed = api.canaries()?.share(&seen, share).await?;
     answer(&api, StatusCode::OK, &changed).await
 }
 
@@ -295,8 +298,8 @@ async fn end(
     condition: &Precondition,
     reason: Reason,
 ) -> Result<Response, Problem> {
-    running(api, tenant, condition).await?;
-    let ended = api.canaries()?.end(tenant, wish, by, &reason.0.unwrap_or_default()).await?;
+    let seen = running(api, tenant, condition).await?;
+    let ended = api.canaries()?.end(&seen, wish, by, &reason.0.unwrap_or_default()).await?;
     answer(api, StatusCode::OK, &ended).await
 }
 

@@ -59,9 +59,9 @@ struct DatabaseView {
     /// Deadlocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadlocks: Option<i64>,
-    /// Tables, the largest first, at most 200. Empty on SQLite.
+    /// Tables, the largest first, at most 200.
     tables: Vec<TableView>,
-    /// Indexes, those used least first, at most 200. Empty on SQLite.
+    /// Indexes, those used least first, at most 200; on SQLite, which does not count uses, the largest first.
     indexes: Vec<IndexView>,
     /// Statements of the replica that answers since it started, those that cost most time first.
     statements: Vec<StatementView>,
@@ -74,12 +74,15 @@ struct TableView {
     name: String,
     /// How many partitions it has.
     partitions: i64,
-    /// How many rows, as the planner guesses.
-    rows_estimated: i64,
-    /// Size of its rows.
-    table_bytes: i64,
-    /// Size of its indexes.
-    index_bytes: i64,
+    /// How many rows, as the planner guesses. PostgreSQL only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_estimated: Option<i64>,
+    /// Size of its rows. Not there if the database cannot say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table_bytes: Option<i64>,
+    /// Size of its indexes. Not there if the database cannot say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_bytes: Option<i64>,
 }
 
 /// An index with those of partitions.
@@ -89,12 +92,15 @@ struct IndexView {
     table: String,
     /// Its name.
     name: String,
-    /// How often it was used.
-    scans: i64,
-    /// Entries that gave.
-    rows_read: i64,
-    /// Its size.
-    bytes: i64,
+    /// How often it was used. PostgreSQL only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scans: Option<i64>,
+    /// Entries that gave. PostgreSQL only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_read: Option<i64>,
+    /// Its size. Not there if the database cannot say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<i64>,
 }
 
 /// A statement.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
@@ -21,7 +22,7 @@ use super::Api;
 use crate::base::TenantId;
 use crate::control::actor::Actor;
 use crate::control::events::{Event, Joined, Listening, Topic};
-use crate::control::extract::{Caller, Params};
+use crate::control::extract::{Caller, ClientAddress, Params};
 use crate::control::gate::Gated as _;
 use crate::control::permission::{Permission, holds};
 use crate::control::problem::{FieldError, Problem};
@@ -41,23 +42,26 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
 
 /// Counts open streams.
 #[derive(Default)]
-pub(in crate::control) struct Readers(Mutex<HashMap<Arc<str>, usize>>);
+pub(in crate::control) struct Readers(Mutex<HashMap<Whose, usize>>);
+
+/// An id is one caller's in its tenant only.
+type Whose = (TenantId, Arc<str>);
 
 struct Reader {
     api: Api,
-    actor: Arc<str>,
+    actor: Whose,
 }
 
 impl Reader {
     fn enter(api: &Api, actor: &Actor) -> Result<Self, Problem> {
         let mut open = api.readers().0.lock();
         let all: usize = open.values().sum();
-        let own = open.entry(actor.id.clone()).or_default();
-        if *own >= MAX_PER_ACTOR || all >= MAX_STREAMS {
+        let whose = (actor.tenant.clone(), actor.id.clone());
+        if open.get(&whose).is_some_and(|own| *own >= MAX_PER_ACTOR) || all >= MAX_STREAMS {
             return Err(Problem::too_many("too many event streams are open", 30));
         }
-        *own += 1;
-        Ok(Self { api: api.clone(), actor: actor.id.clone() })
+        *open.entry(whose.clone()).or_default() += 1;
+        Ok(Self { api: api.clone(), actor: whose })
     }
 }
 
@@ -103,6 +107,7 @@ struct Again {
 async fn stream_events(
     State(api): State<Api>,
     Caller(actor): Caller,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     Params(ask): Params<Ask>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, Problem> {
@@ -122,6 +127,7 @@ async fn stream_events(
         _listening: listening,
         reader,
         headers,
+        address,
         topics,
         tenant,
         early: missed.into(),
@@ -140,6 +146,8 @@ struct Following {
     _listening: Listening,
     reader: Reader,
     headers: HeaderMap,
+    /// Where the reader is: a key may be for some networks only.
+    address: IpAddr,
     topics: Vec<Topic>,
     tenant: Option<TenantId>,
     early: std::collections::VecDeque<Arc<Event>>,
@@ -202,8 +210,7 @@ impl Following {
 
     /// Whether the credential is still good, and for the same topics. A store that is away decides nothing.
     async fn still_allowed(&self) -> bool {
-        let nowhere = IpAddr::from([127, 0, 0, 1]);
-        match self.reader.api.authenticate(&self.headers, nowhere).await {
+        match self.reader.api.authenticate(&self.headers, self.address).await {
             Ok(actor) => {
                 let inside = actor.is_platform() || self.tenant.as_ref() == Some(&actor.tenant);
                 inside && self.topics.iter().all(|topic| holds(&actor, needed(*topic)))
@@ -216,7 +223,9 @@ impl Following {
 fn needed(topic: Topic) -> Permission {
     match topic {
         Topic::Audit => Permission::AuditRead,
-        Topic::Config | Topic::Health => Permission::HealthRead,
+        // Authors, reasons, and what is wrong with a document.
+        Topic::Config => Permission::ConfigRead,
+        Topic::Health => Permission::HealthRead,
         Topic::Traffic => Permission::UsageRead,
     }
 }

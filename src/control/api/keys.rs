@@ -13,12 +13,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::in_tenant::{Conditional, Path, Walk};
+use super::people::principal;
+use super::reach::{may_act_on, may_act_on_key, principal_of};
 use super::{Api, When, may_give};
 use crate::auth::{KeyHash, KeyRecord, generate_api_key};
 use crate::base::{Role, TenantId};
 use crate::control::actor::Actor;
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
+use crate::control::keys::revoked;
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
 use crate::store::{ApiKey, NewApiKey, Store, Time};
@@ -55,7 +58,7 @@ struct Scopes {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewKey {
-    /// Who it stands for, such as `corp|alice`. Unless given: itself.
+    /// Who it stands for, such as `corp|alice`: nobody who was given more than the caller has. Unless given: itself.
     #[schema(max_length = 256)]
     principal: Option<String>,
     /// Names of roles; none above the caller's own.
@@ -213,11 +216,18 @@ async fn create_api_key(
     Json(new): Json<NewKey>,
 ) -> Result<Response, Problem> {
     let store = api.store()?;
+    if new.roles.is_empty() {
+        return Err(Problem::invalid([FieldError::new("/roles", "there must be at least one role")]));
+    }
     for (i, name) in new.roles.iter().enumerate() {
         let role = name.parse::<Role>();
         let pointer = format!("/roles/{i}");
         let role = role.map_err(|e| Problem::invalid([FieldError::new(&pointer, e.to_string())]))?;
         may_give(&actor, &tenant, role)?;
+    }
+    if let Some(id) = &new.principal {
+        let wrong = |problem: Problem| Problem::invalid([FieldError::new("/principal", problem.detail())]);
+        may_act_on(&actor, &store.tenant(&tenant), principal(id).map_err(wrong)?).await?;
     }
     if new.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
         return Err(Problem::invalid([FieldError::new("/note", format!("at most {MAX_NOTE} characters"))]));
@@ -235,10 +245,13 @@ async fn create_api_key(
 
 /// Replace an API key
 ///
-/// Makes a key with the same owner, roles and restrictions. The old one stays good for the overlap.
+/// Makes a key with the same owner, roles and restrictions. The old one stays good for the overlap. A key that is not good
+/// any more has no successor.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys/{id}/rotate", tag = "api-keys",
     params(OneKey, Conditional), request_body = Rotation,
-    responses((status = 201, description = "The new key.", body = MadeKey)))]
+    responses((status = 201, description = "The new key.", body = MadeKey),
+        (status = 403, description = "A role of the key, or of whom it stands for, is above the caller's own."),
+        (status = 409, description = "The key is switched off, expired or revoked.")))]
 async fn rotate_api_key(
     State(api): State<Api>,
     Caller(actor): Caller,
@@ -252,14 +265,20 @@ async fn rotate_api_key(
     let store = api.store()?;
     let tenant = TenantId::new(at.tenant.as_str());
     let old = at.find(store).await?;
-    let recorded: Recorded = serde_json::from_str(&old.record).map_err(Problem::internal)?;
-    for role in recorded.roles.iter().filter_map(|name| name.parse::<Role>().ok()) {
-        may_give(&actor, &tenant, role)?;
+    let scope = store.tenant(&tenant);
+    may_act_on_key(&actor, &scope, &old).await?;
+    // A key that stood for itself goes on standing for the old one: limits and bindings stay.
+    let owner = principal_of(&old);
+    let standing = scope.standing(&owner, &old.id).await?;
+    let created = u64::try_from(old.created_at.secs()).ok();
+    let over = old.expires_at.is_some_and(|at| at <= store.now());
+    if old.disabled || over || revoked(&standing, &owner, &old.id, created) {
+        let detail = "the key is switched off, expired or revoked: make another one";
+        return Err(Problem::conflict("key_not_good", detail));
     }
-    let itself = format!("key|{}", old.id);
+    let recorded: Recorded = serde_json::from_str(&old.record).map_err(Problem::internal)?;
     let new = NewKey {
-        // A key that stood for itself goes on standing for the old one: limits and bindings stay.
-        principal: Some(if old.principal.is_empty() { itself } else { old.principal.clone() }),
+        principal: Some(owner),
         roles: recorded.roles,
         scopes: recorded.scopes,
         cidr: recorded.cidr,
@@ -271,8 +290,7 @@ async fn rotate_api_key(
     let end = old.expires_at.map_or(end, |at| at.min(end));
     let mut record: Value = serde_json::from_str(&old.record).map_err(Problem::internal)?;
     record["expires"] = json!(end.secs().max(0));
-    store
-        .tenant(&tenant)
+    scope
         .put_api_key(NewApiKey {
             id: &old.id,
             principal: &old.principal,
@@ -289,11 +307,18 @@ async fn rotate_api_key(
 ///
 /// It is refused at once here, and within moments by every data plane.
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/api-keys/{id}", tag = "api-keys", params(OneKey),
-    responses((status = 204, description = "Gone.")))]
-async fn delete_api_key(State(api): State<Api>, At(at): At<OneKey>) -> Result<StatusCode, Problem> {
+    responses((status = 204, description = "Gone."),
+        (status = 403, description = "A role of the key, or of whom it stands for, is above the caller's own.")))]
+async fn delete_api_key(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    At(at): At<OneKey>,
+) -> Result<StatusCode, Problem> {
     let store = api.store()?;
-    at.find(store).await?;
-    store.tenant(&TenantId::new(at.tenant.as_str())).remove_api_key(&at.id).await?;
+    let tenant = TenantId::new(at.tenant.as_str());
+    let scope = store.tenant(&tenant);
+    may_act_on_key(&actor, &scope, &at.find(store).await?).await?;
+    scope.remove_api_key(&at.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

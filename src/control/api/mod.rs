@@ -9,6 +9,7 @@ mod database;
 mod documents;
 mod events;
 mod health;
+mod health_log;
 mod history;
 mod installation;
 mod keys;
@@ -17,6 +18,7 @@ mod own;
 mod people;
 mod performance;
 mod questions;
+mod reach;
 mod replicas;
 mod revocations;
 mod secrets;
@@ -40,14 +42,14 @@ use super::authn::Authenticator;
 use super::events::{Hub, Topic};
 use super::fleet::Fleet;
 use super::problem::Problem;
+use super::size;
 use super::state::ControlState;
 use super::throttle::Throttle;
 use super::trail::{Action, Ledger};
-use crate::audit::AuditKey;
 use crate::base::{Role, TenantId};
 use crate::source::Publisher;
 use crate::source::canary::Canaries;
-use crate::store::{Store, Time};
+use crate::store::{SigningKey, Store, Time};
 
 /// What handlers share. Cloning it is a reference count.
 #[derive(Clone)]
@@ -62,7 +64,9 @@ struct Inner {
     audit_is_followed: bool,
     readers: events::Readers,
     exports: audit_export::Exports,
-    audit_key: Option<Arc<AuditKey>>,
+    max_body: usize,
+    large_bodies: Semaphore,
+    audit_key: Option<Arc<SigningKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
     canaries: Option<Canaries>,
@@ -81,6 +85,8 @@ impl Api {
             audit_is_followed: config.audit_is_followed,
             readers: events::Readers::default(),
             exports: audit_export::Exports::default(),
+            max_body: config.limits.body,
+            large_bodies: Semaphore::new(size::AT_ONCE),
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
@@ -97,9 +103,19 @@ impl Api {
     }
 
     /// What exports of the audit are signed with.
-    fn audit_key(&self) -> Result<&Arc<AuditKey>, Problem> {
+    fn audit_key(&self) -> Result<&Arc<SigningKey>, Problem> {
         let missing = || Problem::conflict("audit_is_off", "the audit is off here: see `audit.enabled`");
         self.0.audit_key.as_ref().ok_or_else(missing)
+    }
+
+    /// Bytes of a body, unless its operation may have more.
+    pub(super) fn max_body(&self) -> usize {
+        self.0.max_body
+    }
+
+    /// Places for bodies that are larger than that.
+    pub(super) fn large_bodies(&self) -> &Semaphore {
+        &self.0.large_bodies
     }
 
     fn exports(&self) -> &audit_export::Exports {
@@ -192,6 +208,7 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     let router = own::operations(router);
     let router = health::operations(router);
     let router = history::operations(router);
+    let router = health_log::operations(router);
     let router = performance::operations(router);
     let router = replicas::operations(router);
     let router = database::operations(router);

@@ -173,7 +173,7 @@ impl Place {
             .run(
                 |_| true,
                 |document| {
-                    let (next, done) = apply(document, self.kind, &bulk);
+                    let (next, done) = apply(document, self.kind, &bulk)?;
                     let any = done.iter().any(|r| r.problem.is_none());
                     let all = done.iter().all(|r| r.problem.is_none());
                     *results.lock() = done;
@@ -218,19 +218,16 @@ fn place(kind: Kind, index: usize) -> String {
     format!("{list}/{index}")
 }
 
-fn apply(document: &Canonical, kind: Kind, bulk: &Bulk) -> (Canonical, Vec<BulkResult>) {
-    let mut next = document.clone();
+fn apply(document: &Canonical, kind: Kind, bulk: &Bulk) -> Result<(Canonical, Vec<BulkResult>), Problem> {
+    let mut next = edit::Editor::of(document);
     let mut results = Vec::with_capacity(bulk.items.len());
     for item in &bulk.items {
         let (made, status) = match item {
-            BulkItem::Put { name, object } => (edit::put(&next, kind, name, object), StatusCode::OK),
-            BulkItem::Delete { name } => (edit::remove(&next, kind, name), StatusCode::NO_CONTENT),
+            BulkItem::Put { name, object } => (next.put(kind, name, object), StatusCode::OK),
+            BulkItem::Delete { name } => (next.remove(kind, name), StatusCode::NO_CONTENT),
         };
         let (status, problem) = match made {
-            Ok(document) => {
-                next = document;
-                (status, None)
-            }
+            Ok(()) => (status, None),
             Err(error) => {
                 let problem = refused(&error);
                 (problem.status(), Some(problem.to_json()))
@@ -238,7 +235,7 @@ fn apply(document: &Canonical, kind: Kind, bulk: &Bulk) -> (Canonical, Vec<BulkR
         };
         results.push(BulkResult { name: item.name().to_owned(), status: status.as_u16(), problem });
     }
-    (next, results)
+    Ok((next.finish().map_err(|error| refused(&error))?, results))
 }
 
 /// What the error of an edit means to a caller.

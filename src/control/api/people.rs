@@ -11,10 +11,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::in_tenant::{Conditional, Path, Walk};
+use super::reach::may_act_on;
 use super::{Api, When};
 use crate::base::TenantId;
 use crate::control::etag::{self, Precondition};
-use crate::control::extract::{At, Json, Params};
+use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
@@ -136,14 +137,17 @@ fn user(status: StatusCode, row: User) -> Response {
 
 /// Add or replace a user
 ///
-/// Callers need not be users: a user is made to be named, given roles or shut out.
+/// Callers need not be users: a user is made to be named, given roles or shut out. Nobody shuts out, or lets in again,
+/// somebody who was given more than they have.
 #[utoipa::path(put, path = "/api/v1/tenants/{tenant}/users/{id}", tag = "users", params(OneUser, Conditional),
     request_body = UserBody,
     responses((status = 200, description = "Replaced.", body = UserView),
         (status = 201, description = "Added.", body = UserView),
+        (status = 403, description = "They were given more than the caller has."),
         (status = 412, description = "Somebody changed it since it was read.")))]
 async fn put_user(
     State(api): State<Api>,
+    Caller(actor): Caller,
     At(at): At<OneUser>,
     precondition: Precondition,
     Json(body): Json<UserBody>,
@@ -159,6 +163,9 @@ async fn put_user(
     let store = api.store()?;
     let scope = store.tenant(&tenant);
     let found = scope.user(id).await?.map(UserView::from);
+    if found.as_ref().is_some_and(|user| user.disabled) != body.disabled {
+        may_act_on(&actor, &scope, id).await?;
+    }
     precondition.check(found.as_ref().map(etag::of_content).as_deref())?;
     let new = NewUser { id, display_name: &body.display_name, email: &body.email, disabled: body.disabled };
     let row = scope.put_user(new).await?;
@@ -170,16 +177,20 @@ async fn put_user(
 /// With the roles that were given to them. Their credentials count again if they were disabled.
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/users/{id}", tag = "users", params(OneUser, Conditional),
     responses((status = 204, description = "Gone."),
+        (status = 403, description = "They were given more than the caller has."),
         (status = 412, description = "Somebody changed it since it was read.")))]
 async fn delete_user(
     State(api): State<Api>,
+    Caller(actor): Caller,
     At(at): At<OneUser>,
     precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
     let (tenant, id) = at.parts()?;
     let store = api.store()?;
-    let found = store.tenant(&tenant).user(id).await?.map(UserView::from).ok_or_else(Problem::not_found)?;
+    let scope = store.tenant(&tenant);
+    let found = scope.user(id).await?.map(UserView::from).ok_or_else(Problem::not_found)?;
+    may_act_on(&actor, &scope, id).await?;
     precondition.check(Some(&etag::of_content(&found)))?;
-    store.tenant(&tenant).remove_user(id).await?;
+    scope.remove_user(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,5 @@
 //! Replicas: who is alive, and which revisions each serves or refuses.
 
-use std::time::Duration;
-
 use axum::Json as Answer;
 use axum::extract::State;
 use serde::Serialize;
@@ -17,11 +15,7 @@ use crate::control::list::{self, ListQuery};
 use crate::control::page::Page;
 use crate::control::problem::Problem;
 use crate::control::query::{Field, Kind, field, sortable};
-
-/// Replicas that were not heard of for this long are left out.
-const WINDOW: Duration = Duration::from_secs(24 * 3600);
-/// Who was heard of within this time is alive.
-const LIVE: Duration = Duration::from_secs(10);
+use crate::source::replica::{FORGOTTEN, LIVE};
 
 const FIELDS: &[Field] = &[
     sortable("boot", Kind::Text),
@@ -80,7 +74,7 @@ struct ServedView {
 
 /// Replicas
 ///
-/// Those heard of in the last day, with the revisions that each serves or refused.
+/// Those heard of in the last hour, with the revisions that each serves or refused.
 #[utoipa::path(get, path = "/api/v1/replicas", tag = "replicas", params(ListQuery),
     responses((status = 200, description = "Replicas by boot id.", body = Page<ReplicaView>)))]
 async fn list_replicas(
@@ -90,7 +84,7 @@ async fn list_replicas(
     let store = api.store()?;
     let now = store.now();
     let served = store.platform().all_served_revisions().await?;
-    let views = store.platform().replicas(WINDOW).await?.into_iter().map(|row| ReplicaView {
+    let views = store.platform().replicas(FORGOTTEN).await?.into_iter().map(|row| ReplicaView {
         boot: row.boot.to_string(),
         replica: row.replica,
         role: row.role,

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::in_tenant::{Conditional, Path, Walk};
 use super::people::MAX_PRINCIPAL;
+use super::reach::may_revoke;
 use super::{Api, When};
 use crate::auth::RevocationRecord;
 use crate::base::TenantId;
@@ -93,9 +94,12 @@ async fn list_revocations(
 }
 
 /// Revoke credentials
+///
+/// Those of nobody who was given more than the caller has.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Conditional),
     request_body = RevocationBody,
     responses((status = 201, description = "Revoked.", body = RevocationView),
+        (status = 403, description = "They were given more than the caller has."),
         (status = 422, description = "It does not say what is revoked.")))]
 async fn create_revocation(
     State(api): State<Api>,
@@ -111,8 +115,11 @@ async fn create_revocation(
         )]));
     }
     let record = serde_json::to_string(&body).map_err(Problem::internal)?;
-    RevocationRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
-    let row = api.store()?.tenant(&tenant).revoke(&record, &actor.id).await?;
+    let parsed =
+        RevocationRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
+    let scope = api.store()?.tenant(&tenant);
+    may_revoke(&actor, &scope, &parsed).await?;
+    let row = scope.revoke(&record, &actor.id).await?;
     Ok((StatusCode::CREATED, Answer(RevocationView::from(row))).into_response())
 }
 
@@ -128,11 +135,23 @@ struct OneRevocation {
 
 /// Take a revocation back
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/revocations/{id}", tag = "users", params(OneRevocation),
-    responses((status = 204, description = "Taken back.")))]
-async fn delete_revocation(State(api): State<Api>, At(at): At<OneRevocation>) -> Result<StatusCode, Problem> {
+    responses((status = 204, description = "Taken back."),
+        (status = 403, description = "It is about somebody who was given more than the caller has.")))]
+async fn delete_revocation(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    At(at): At<OneRevocation>,
+) -> Result<StatusCode, Problem> {
     if !at.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(Problem::not_found());
     }
-    api.store()?.tenant(&TenantId::new(at.tenant.as_str())).unrevoke(&at.id).await?;
+    let tenant = TenantId::new(at.tenant.as_str());
+    let scope = api.store()?.tenant(&tenant);
+    let found = scope.revocation(&at.id).await?.ok_or_else(Problem::not_found)?;
+    // One that cannot be read any more refuses nobody.
+    if let Ok(record) = RevocationRecord::parse(&found.record) {
+        may_revoke(&actor, &scope, &record).await?;
+    }
+    scope.unrevoke(&at.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

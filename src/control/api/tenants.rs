@@ -103,7 +103,7 @@ async fn put_tenant(
 
 /// Take a tenant out
 ///
-/// Its routes end at once. Its revisions, audit and usage stay: they are history.
+/// Its routes end at once, and its keys open this API no more. Its revisions, audit and usage stay: they are history.
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}", tag = "tenants", params(Path, Write, Conditional),
     responses((status = 200, description = "Taken out, or tried.", body = Edited),
         (status = 412, description = "Somebody changed the platform document since it was read."),

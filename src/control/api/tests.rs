@@ -198,6 +198,79 @@ async fn refusals_are_recorded_with_who_and_why() {
     assert!(actions[0].actor.is_none() && actions[0].refused());
 }
 
+/// The body never ends, so the handler never does.
+#[tokio::test]
+async fn a_change_that_is_given_up_is_recorded_all_the_same() {
+    let kept = Arc::new(Kept::default());
+    let router = with(ControlConfig { ledger: Some(kept.clone()), ..config() });
+    let endless = || Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    for (line, headers, recorded) in [
+        ("PUT", &[TOKEN, ("content-type", "application/json")][..], 1),
+        ("POST", &[("authorization", "Bearer wrong"), ("content-type", "application/json")], 0),
+    ] {
+        let path = match line {
+            "PUT" => "/api/v1/tenants/default/servers/weather",
+            _ => "/api/v1/tenants/default/api-keys",
+        };
+        let mut asked = request(line, path, headers);
+        *asked.body_mut() = endless();
+        let given = tokio::time::timeout(std::time::Duration::from_millis(50), router.clone().oneshot(asked));
+        assert_eq!(given.await.is_err(), recorded == 1);
+        let given_up = kept.actions.lock().iter().filter(|a| a.status == 499).count();
+        assert_eq!(given_up, recorded.max(1), "once for the one whose caller was known");
+    }
+    let actions = kept.actions.lock();
+    assert_eq!(
+        (actions[0].operation.id, actions[0].path.as_str()),
+        ("put_server", "/api/v1/tenants/default/servers/weather")
+    );
+    assert!(actions[0].actor.is_some() && !actions[0].succeeded() && !actions[0].refused());
+}
+
+/// Good from one address only.
+struct Near;
+
+#[async_trait::async_trait]
+impl crate::control::authn::Keys for Near {
+    async fn actor(
+        &self,
+        _: &str,
+        address: std::net::IpAddr,
+    ) -> Result<Option<crate::control::actor::Actor>, crate::control::Problem> {
+        use crate::control::actor::{Actor, Proof};
+        let here = address == std::net::IpAddr::from([10, 0, 0, 1]);
+        Ok(here.then(|| Actor { credential: "near".into(), ..Actor::operator(Proof::Key) }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_key_for_one_network_goes_on_in_that_network() {
+    use futures::StreamExt as _;
+    let authenticator = Arc::new(Authenticator::new(Some(Arc::new(Near)), Clock::manual(0)));
+    let config = ControlConfig { authenticator, ..config() };
+    let hub = config.events.clone();
+    let router = with(config);
+    let mut asked = request("GET", "/api/v1/events?topics=config", &[("authorization", "Bearer tg_x")]);
+    let elsewhere = request("GET", "/api/v1/events", &[("authorization", "Bearer tg_x")]);
+    assert_eq!(router.clone().oneshot(elsewhere).await.unwrap().status(), 401);
+    asked.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 5))));
+    let mut frames = router.clone().oneshot(asked).await.unwrap().into_body().into_data_stream();
+    for n in 0..3 {
+        // Longer than it takes to look again whether the credential is good.
+        let silence = tokio::time::timeout(std::time::Duration::from_secs(12), frames.next()).await;
+        assert!(!matches!(silence, Ok(None)), "it has ended");
+        hub.publish(crate::control::events::Topic::Config, None, serde_json::json!({ "n": n }));
+        let text = loop {
+            let frame = frames.next().await.expect("it goes on").unwrap();
+            let text = String::from_utf8(frame.to_vec()).unwrap();
+            if !text.starts_with(':') {
+                break text;
+            }
+        };
+        assert!(text.contains(&format!("\"n\":{n}")), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn origins_are_let_in_only_if_listed() {
     let origin = ("origin", "https://console.example");

@@ -120,8 +120,8 @@ pub fn compile(
     }
 }
 
-/// The same when there is a snapshot already: a tenant whose document does not compile keeps what it has there, and the
-/// others go on. The errors are those of the tenants that kept what they had.
+/// The same when there is a snapshot already: a tenant whose document does not compile keeps what it has there, as far as that
+/// is within what it is given now, and the others go on. The errors are those of the tenants that kept what they had.
 ///
 /// # Errors
 /// What is wrong with the operator's own document; nothing has changed then.
@@ -172,9 +172,9 @@ fn file(
         }
     }
     if let Some(previous) = previous {
-        let failed = document.tenants().iter().map(|tenant| tenant.tenant());
-        let failed = failed.filter(|tenant| !tenants.iter().any(|done| done.tenant == **tenant));
-        let kept: Vec<_> = failed.filter_map(|tenant| previous.tenant(tenant).cloned()).collect();
+        let done = |document: &Validated| tenants.iter().any(|done| done.tenant == *document.tenant());
+        let failed = document.tenants().iter().filter(|document| !done(document));
+        let kept: Vec<_> = failed.filter_map(|document| kept(previous, document, revision)).collect();
         tenants.extend(kept);
     }
     let snapshot = Snapshot::new(tenants);
@@ -182,6 +182,23 @@ fn file(
     files.seen.sort();
     files.seen.dedup();
     (Some(Compiled { snapshot, files: files.seen }), errors)
+}
+
+/// What a tenant goes on with whose document does not compile: what it had, unless that goes beyond what it is given now. Its
+/// place is then empty, and nobody else's either.
+fn kept(previous: &Snapshot, document: &Validated, revision: u64) -> Option<Arc<TenantSnapshot>> {
+    let had = previous.tenant(document.tenant())?;
+    if document.terms().cover(&had.terms) {
+        return Some(had.clone());
+    }
+    Some(Arc::new(TenantSnapshot {
+        tenant: document.tenant().clone(),
+        revision,
+        hash: document.revision().as_str().into(),
+        terms: document.terms().clone(),
+        table: Table::default(),
+        routes: Vec::new(),
+    }))
 }
 
 /// Compiles the document of one tenant and touches nothing of any other. `revision` is the number that answers name.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
@@ -12,8 +13,9 @@ use super::{Beside, News, Tell, chooser, tenant_of, until};
 use crate::base::{Scope, TenantId};
 use crate::canary::{Counts, Sides};
 use crate::source::board::Board;
-use crate::source::database::secret_values;
-use crate::source::stored::{SecretValues, Serve, Stored};
+use crate::source::cache::Cache;
+use crate::source::secrets;
+use crate::source::stored::{Serve, Stored};
 use crate::store::{Canary, CanaryReport, Store, StoreError};
 
 /// How often what was counted is reported.
@@ -25,10 +27,20 @@ const MAX_REASON: usize = 2_000;
 pub struct Holder {
     store: Store,
     serve: Arc<dyn Serve>,
+    cache: Cache,
     /// This replica's name, which stays the same over restarts.
     replica: String,
     tell: Tell,
     held: Mutex<HashMap<TenantId, Held>>,
+    /// What the disk has of them.
+    on_disk: Mutex<Option<Vec<Canary>>>,
+}
+
+/// A canary as it is kept on disk, with its candidate.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    canary: Canary,
+    document: String,
 }
 
 /// One canary.
@@ -46,8 +58,8 @@ struct Held {
 
 impl Holder {
     /// Holds nothing yet.
-    pub fn new(store: Store, serve: Arc<dyn Serve>, replica: String, tell: Tell) -> Self {
-        Self { store, serve, replica, tell, held: Mutex::default() }
+    pub fn new(store: Store, serve: Arc<dyn Serve>, cache: Cache, replica: String, tell: Tell) -> Self {
+        Self { store, serve, cache, replica, tell, held: Mutex::default(), on_disk: Mutex::default() }
     }
 
     /// Candidates for which `wanted` says yes are compiled again with the next [`Holder::follow`].
@@ -69,22 +81,84 @@ impl Holder {
         for canary in running {
             // Over by itself; whoever leads says so in the store.
             if until(&canary) > self.store.now() {
-                self.take(board, canary).await?;
+                self.take(board, canary, None).await?;
             }
         }
+        self.remember().await;
         Ok(())
+    }
+
+    /// Takes up what ran when this replica was last told, because the store cannot be asked: nobody changes sides by a
+    /// restart. Whether they still run is heard when it is back; their deadlines hold in any case.
+    pub(in crate::source) async fn recall(&self, board: &Board) {
+        let cache = self.cache.clone();
+        let kept = match tokio::task::spawn_blocking(move || cache.canaries()).await {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice::<Vec<Kept>>(&bytes).map_err(|e| e.to_string()),
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::error!(event = "cached_canaries_unusable", %error, "the heads are served to everybody");
+            Vec::new()
+        });
+        for Kept { canary, document } in kept {
+            if until(&canary) <= self.store.now() {
+                continue;
+            }
+            let content = Arc::from(document.as_bytes());
+            if let Err(error) = self.take(board, canary, Some(content)).await {
+                tracing::error!(event = "cached_canary_unusable", %error);
+            }
+        }
+    }
+
+    /// Keeps what is held on disk, unless that is what is there.
+    async fn remember(&self) {
+        let mut all: Vec<Canary> = self.held.lock().values().map(|h| h.canary.clone()).collect();
+        all.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+        let known = self.on_disk.lock().clone();
+        if known.as_ref() == Some(&all) {
+            return;
+        }
+        let kept: Vec<Kept> = {
+            let held = self.held.lock();
+            let text = |h: &Held| String::from_utf8_lossy(&h.document.content).into_owned();
+            held.values().map(|h| Kept { canary: h.canary.clone(), document: text(h) }).collect()
+        };
+        let cache = self.cache.clone();
+        let work = move || {
+            // What an earlier process left may be of canaries that have ended.
+            if known.is_none() && kept.is_empty() && matches!(cache.canaries(), Ok(None)) {
+                return Ok(());
+            }
+            cache.keep_canaries(&serde_json::to_vec(&kept)?)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => *self.on_disk.lock() = Some(all),
+            Ok(Err(error)) => tracing::error!(event = "canaries_not_cached", %error),
+            Err(error) => tracing::error!(event = "canaries_not_cached", %error),
+        }
     }
 
     async fn drop_one(&self, canary: &Canary) {
         let (serve, tenant, id) = (self.serve.clone(), tenant_of(canary), canary.id);
         let work = tokio::task::spawn_blocking(move || serve.end_beside(&tenant, id));
-        let _ = work.await;
+        if let Err(error) = work.await {
+            tracing::error!(event = "canary_not_ended", canary = %id, %error);
+        }
         if let Ok(Some(now)) = self.store.tenant(&tenant_of(canary)).canary(canary.id).await {
             (self.tell)(&News { canary: now, ours: false });
         }
     }
 
-    async fn take(&self, board: &Board, canary: Canary) -> Result<(), StoreError> {
+    /// Takes one up. `content`: its candidate, if it is at hand.
+    async fn take(
+        &self,
+        board: &Board,
+        canary: Canary,
+        content: Option<Arc<[u8]>>,
+    ) -> Result<(), StoreError> {
         let tenant = tenant_of(&canary);
         let scope = Scope::Tenant(tenant.clone());
         let known = self.known(&tenant, &canary);
@@ -100,22 +174,18 @@ impl Holder {
         let (document, counts) = match known {
             Some((document, counts, _)) => (document, counts),
             None => {
-                let found = self.store.tenant(&tenant).revision(canary.candidate).await?;
-                let Some(found) = found else { return Ok(()) };
-                let document = Stored {
-                    scope,
-                    revision: canary.candidate,
-                    generation: 0,
-                    content: found.content.into(),
+                let content = match content {
+                    Some(content) => content,
+                    None => match self.store.tenant(&tenant).revision(canary.candidate).await? {
+                        Some(found) => found.content.into(),
+                        None => return Ok(()),
+                    },
                 };
+                let document = Stored { scope, revision: canary.candidate, generation: 0, content };
                 (document, Arc::default())
             }
         };
-        let secrets = if document.names_secrets() {
-            secret_values(&self.store, &tenant).await?
-        } else {
-            SecretValues::new()
-        };
+        let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
         let beside = Beside {
             id: canary.id,
             tenant: tenant.clone(),
@@ -125,7 +195,10 @@ impl Holder {
             counts: counts.clone(),
         };
         let serve = self.serve.clone();
-        let outcome = tokio::task::spawn_blocking(move || serve.serve_beside(&beside, &secrets)).await;
+        let outcome = tokio::task::spawn_blocking(move || {
+            serve.serve_beside(&beside, &secrets).map_err(|refusal| refusal.hiding(&secrets))
+        })
+        .await;
         let refused = match outcome {
             Ok(Ok(())) => {
                 let share = super::share_of(canary.share);

@@ -5,13 +5,15 @@
 //!   [`Serve`](super::Serve), and reports what it counts.
 //! - [`Watcher`] decides: the replica that leads adds the reports up every second and rolls back, promotes or aborts.
 //!
-//! **Times.** A share holds from a time on that is [`LEAD`] ahead when several replicas live ([`LEAD_ALONE`] else), so that all
-//! of them know of it before it holds and no caller is on one side here and on the other there. An end takes effect where it is heard of, within
+//! **Times.** A share holds from a time on that is a poll of the store and [`MARGIN`] ahead when several replicas live
+//! ([`LEAD_ALONE`] else), so that all of them know of it before it holds, also one that was not notified, and no caller is on
+//! one side here and on the other there. An end takes effect where it is heard of, within
 //! the time of a notification (or of a poll).
 //!
 //! **Failure.** While the store is away a replica goes on with what it has; after the deadline and [`GRACE`] it serves the
-//! base to everybody by itself. A replica that starts while the store is away knows of no canary and serves the base. A
-//! candidate that does not compile on one replica aborts the canary: it could not be served to the same callers there.
+//! base to everybody by itself. What runs is kept on disk, so that a replica that starts while the store is away serves what
+//! it served before. A candidate that does not compile on one replica aborts the canary: it could not be served to the same
+//! callers there.
 
 mod held;
 mod start;
@@ -30,9 +32,10 @@ use crate::base::TenantId;
 use crate::canary::{Chooser, Kind, Rules, Share, Sides};
 use crate::store::{Canary, Time};
 
-/// How long before it holds a share is known, if several replicas live: longer than a poll.
-pub const LEAD: Duration = Duration::from_secs(3);
-/// The same if one lives: time for the candidate's servers to be resolved.
+/// How long before it holds a share is known to the last of several replicas: time to read and compile the candidate.
+pub const MARGIN: Duration = Duration::from_millis(600);
+/// How long before it holds a share is known at least, and if one replica lives: time for the candidate's servers to be
+/// resolved.
 pub const LEAD_ALONE: Duration = Duration::from_secs(1);
 /// How long after its deadline a canary that nobody ended is served.
 pub const GRACE: Duration = Duration::from_secs(10);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{LEAD, LEAD_ALONE, News, Tell};
+use super::{LEAD_ALONE, MARGIN, News, Tell};
 use crate::base::{Scope, TenantId};
 use crate::canary::{Kind, Replicas, Rules, RulesError, Share, Sides};
+use crate::source::database::LONGEST_POLL;
 use crate::source::publish::{MAX_REASON, PublishError, Publisher, SCHEMA_VERSION};
 use crate::source::replica::LIVE;
 use crate::source::{Change, Published};
@@ -105,12 +106,18 @@ pub struct Canaries {
     store: Store,
     publisher: Publisher,
     tell: Tell,
+    poll: Duration,
 }
 
 impl Canaries {
-    /// Works on a store, with documents that `publisher` compiles.
-    pub fn new(store: Store, publisher: Publisher, tell: Tell) -> Self {
-        Self { store, publisher, tell }
+    /// Works on a store, with documents that `publisher` compiles. `poll`: how often replicas look without being notified.
+    pub fn new(store: Store, publisher: Publisher, tell: Tell, poll: Duration) -> Self {
+        Self { store, publisher, tell, poll }
+    }
+
+    /// How long before it holds a share has to be known.
+    fn lead(&self, replicas: usize) -> Duration {
+        if replicas > 1 { (self.poll.mul_f64(LONGEST_POLL) + MARGIN).max(LEAD_ALONE) } else { LEAD_ALONE }
     }
 
     /// Starts one. The candidate is compiled first; what does not compile is refused and nothing is stored.
@@ -159,7 +166,7 @@ impl Canaries {
                 if_revision: None,
             }),
         };
-        let lead = lead(replicas.len());
+        let lead = self.lead(replicas.len());
         let rules = serde_json::to_string(&start.rules).unwrap_or_default();
         let new = NewCanary {
             id,
@@ -232,17 +239,17 @@ impl Canaries {
         Ok(figures(&self.store, canary).await?)
     }
 
-    /// Changes the share of the one that runs. Of replicas it cannot be changed: which they are was chosen at the start.
+    /// Changes the share of one that runs. Of replicas it cannot be changed: which they are was chosen at the start.
     ///
     /// # Errors
-    /// [`CanaryError::None`], [`CanaryError::Fixed`]; the store.
-    pub async fn share(&self, tenant: &TenantId, share: Share) -> Result<Canary, CanaryError> {
-        let running = self.running(tenant).await?;
+    /// [`CanaryError::None`] if it has ended, [`CanaryError::Fixed`]; the store.
+    pub async fn share(&self, running: &Canary, share: Share) -> Result<Canary, CanaryError> {
+        let tenant = super::tenant_of(running);
         if running.kind == Kind::Replicas.as_str() {
             return Err(CanaryError::Fixed);
         }
-        let at = self.store.now().plus(lead(self.replicas().await?.len()));
-        let changed = self.store.tenant(tenant).share_canary(running.id, basis_points(share), at).await;
+        let at = self.store.now().plus(self.lead(self.replicas().await?.len()));
+        let changed = self.store.tenant(&tenant).share_canary(running.id, basis_points(share), at).await;
         let changed = changed.map_err(|error| match error {
             StoreError::Missing(_) => CanaryError::None,
             other => other.into(),
@@ -251,22 +258,26 @@ impl Canaries {
         Ok(changed)
     }
 
-    /// Ends the one that runs.
+    /// Ends one that runs.
     ///
     /// # Errors
-    /// [`CanaryError::None`]; of a promotion, what publishing says: if the head has moved, [`PublishError::Conflict`].
+    /// [`CanaryError::None`] if it has ended; of a promotion, what publishing says: if the head has moved, [`PublishError::Conflict`].
     pub async fn end(
         &self,
-        tenant: &TenantId,
+        canary: &Canary,
         wish: Wish,
         by: &str,
         reason: &str,
     ) -> Result<Canary, CanaryError> {
-        let canary = self.running(tenant).await?;
         let (state, promoted, reason) = match wish {
             Wish::Abort => ("aborted", None, if reason.is_empty() { "ended by an operator" } else { reason }),
             Wish::Promote => {
-                let published = promote(&self.publisher, &canary, by, reason).await?;
+                // Somebody may have ended it since it was looked at.
+                let tenant = super::tenant_of(canary);
+                if self.running(&tenant).await?.id != canary.id {
+                    return Err(CanaryError::None);
+                }
+                let published = promote(&self.publisher, canary, by, reason).await?;
                 (
                     "promoted",
                     Some(published.revision),
@@ -274,7 +285,7 @@ impl Canaries {
                 )
             }
         };
-        end(&self.store, &canary, CanaryEnd { state, by, reason, promoted, figures: "" }, &self.tell)
+        end(&self.store, canary, CanaryEnd { state, by, reason, promoted, figures: "" }, &self.tell)
             .await?
             .ok_or(CanaryError::None)
     }
@@ -340,11 +351,6 @@ pub(super) async fn figures(store: &Store, canary: &Canary) -> Result<Sides, Sto
         }
     }
     Ok(sum)
-}
-
-/// How long before it holds a share has to be known.
-fn lead(replicas: usize) -> Duration {
-    if replicas > 1 { LEAD } else { LEAD_ALONE }
 }
 
 fn basis_points(share: Share) -> i32 {

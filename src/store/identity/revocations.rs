@@ -61,6 +61,21 @@ impl TenantScope<'_> {
         tx.commit().await
     }
 
+    /// One revocation.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn revocation(&self, id: &str) -> Result<Option<RevocationEntry>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            optional as RevocationEntry,
+            "SELECT id, record, author, created_at FROM revocations WHERE tenant = $1 AND id = $2",
+            self.tenant().as_str(),
+            id
+        )
+    }
+
     /// Revocations in the order in which they were made, those after `after`.
     ///
     /// # Errors

@@ -41,6 +41,63 @@ async fn a_document_is_replaced_only_by_somebody_who_says_what_they_replace() {
 }
 
 #[tokio::test]
+async fn how_far_replicas_are_is_told_of_every_document_page_by_page() {
+    let plane = Plane::start().await;
+    for tenant in ["a", "b", "default"] {
+        let line = format!("PUT /api/v1/tenants/{tenant}/document");
+        assert_eq!(yaml(&plane, OPERATOR, &line, &[("if-none-match", "*")], &text("r")).await.status, 200);
+    }
+    let (mut scopes, mut line) = (Vec::new(), "GET /api/v1/convergence?limit=2".to_owned());
+    loop {
+        let page = plane.ask(OPERATOR, &line, &[], None).await.json();
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2);
+        scopes.extend(items.iter().map(|item| item["scope"].as_str().unwrap().to_owned()));
+        match page["next_cursor"].as_str() {
+            Some(cursor) => line = format!("GET /api/v1/convergence?limit=2&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(scopes, ["a", "b", "default"]);
+    assert_eq!(plane.ask(OPERATOR, "GET /api/v1/convergence?limit=0", &[], None).await.status, 400);
+}
+
+#[tokio::test]
+async fn documents_may_be_as_large_over_the_api_as_anywhere_and_nothing_else_may() {
+    const MAX: usize = tollgate::config::MAX_DOCUMENT;
+    let plane = Plane::start().await;
+    let put = format!("PUT {AT}");
+    let large = |size: usize| {
+        let document = text("a");
+        // Comments are kept, and count.
+        format!("{document}{}\n", format!("# {}\n", "x".repeat(97)).repeat(size / 100 - 10))
+    };
+    let three = large(3 << 20);
+    for headers in [vec![("if-none-match", "*")], vec![("if-match", "*"), ("content-length", "3145728")]] {
+        let done = yaml(&plane, ADMIN, &put, &headers, &three).await;
+        assert_eq!(done.status, 200, "{}", done.json());
+    }
+    let diff = yaml(&plane, ADMIN, "POST /api/v1/tenants/a/diff", &[], &large(MAX)).await;
+    assert_eq!(diff.status, 200, "{}", diff.json());
+    let over = large(MAX + 4096);
+    for headers in [vec![("if-match", "*")], vec![("if-match", "*"), ("content-length", "9999999")]] {
+        let refused = yaml(&plane, ADMIN, &put, &headers, &over).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (413, &json!("too_large")));
+    }
+    // As text in JSON, where each line break takes two bytes.
+    let body = json!({ "documents": [{ "scope": "a", "document": large(MAX) }] });
+    assert!(body.to_string().len() > MAX);
+    let applied = plane.ask(OPERATOR, "POST /api/v1/platform/apply?dry_run=true", &[], Some(body)).await;
+    assert_eq!(applied.status, 200, "{}", applied.json());
+    // Everything else has the listener's bound, said or not.
+    let note = json!({ "roles": ["developer"], "note": "x".repeat(1 << 20) });
+    for headers in [vec![], vec![("content-length", "1048700")]] {
+        let refused = plane.ask(ADMIN, "POST /api/v1/tenants/a/api-keys", &headers, Some(note.clone())).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (413, &json!("too_large")));
+    }
+}
+
+#[tokio::test]
 async fn a_wait_that_is_too_long_is_refused_and_not_cut() {
     let plane = Plane::start().await;
     yaml(&plane, ADMIN, &format!("PUT {AT}"), &[("if-none-match", "*")], &text("a")).await;

@@ -119,7 +119,8 @@ async fn a_rotated_key_overlaps_and_a_restricted_one_opens_nothing() {
     for (body, pointer) in [
         (json!({ "roles": ["king"] }), "/roles/0"),
         (json!({ "roles": ["viewer"], "expires": "2020-01-01T00:00:00Z" }), "/expires"),
-        (json!({ "roles": [] }), ""),
+        (json!({ "roles": [] }), "/roles"),
+        (json!({ "roles": ["viewer"], "principal": "" }), "/principal"),
         (json!({ "roles": ["viewer"], "cidr": ["x"] }), ""),
     ] {
         let refused = plane.ask(ADMIN, &format!("POST {KEYS}"), &[], Some(body)).await;
@@ -143,4 +144,141 @@ async fn a_key_that_is_made_twice_is_made_once() {
     assert_eq!(first.json()["key"], again.json()["key"]);
     let list = plane.ask(ADMIN, &format!("GET {KEYS}"), &[], None).await.json();
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
+}
+
+/// Who may make keys, but not everything, would otherwise make one that stands for somebody who may.
+#[tokio::test]
+async fn nobody_gets_at_who_may_more_through_their_credentials() {
+    let plane = Plane::start().await;
+    let (operator, admin) = ("tg_default_super_admin", "tg_default_admin");
+    let at = "/api/v1/tenants/default";
+    let refused = async |by: &str, line: &str, body: Option<Value>| {
+        let answer = plane.ask(by, line, &[], body).await;
+        assert_eq!(answer.status, 403, "{by}: {line}: {}", answer.json());
+    };
+    let root = format!("{at}/role-bindings/corp%7Croot/super_admin");
+    assert_eq!(plane.ask(operator, &format!("PUT {root}"), &[], None).await.status, 204);
+    let standing_for_root = Some(json!({ "roles": ["viewer"], "principal": "corp|root" }));
+    let keys = format!("{at}/api-keys");
+    refused(admin, &format!("POST {keys}"), standing_for_root.clone()).await;
+    let made = plane.ask(operator, &format!("POST {keys}"), &[], standing_for_root).await;
+    assert_eq!(made.status, 201);
+    let key = made.json();
+    assert_eq!(me(&plane, &key).await.1["platform"], true, "as good as the principal");
+    let one = format!("{keys}/{}", key["id"].as_str().unwrap());
+    refused(admin, &format!("POST {one}/rotate"), Some(json!({}))).await;
+    refused(admin, &format!("DELETE {one}"), None).await;
+    let revocations = format!("{at}/revocations");
+    for what in [json!({ "principal": "corp|root" }), json!({ "jti": key["id"] })] {
+        refused(admin, &format!("POST {revocations}"), Some(what)).await;
+    }
+    let user = format!("{at}/users/corp%7Croot");
+    refused(admin, &format!("PUT {user}"), Some(json!({ "disabled": true }))).await;
+    let named = plane.ask(admin, &format!("PUT {user}"), &[], Some(json!({ "email": "root@corp" }))).await;
+    assert_eq!(named.status, 201, "what people read of them is nothing that they may");
+    refused(admin, &format!("DELETE {user}"), None).await;
+    assert_eq!(me(&plane, &key).await.0, 200);
+    // The other way round: what an operator shut out, a weaker one does not let in again.
+    let out =
+        plane.ask(operator, &format!("POST {revocations}"), &[], Some(json!({ "jti": key["id"] }))).await;
+    let id = out.json()["id"].as_str().unwrap().to_owned();
+    refused(admin, &format!("DELETE {revocations}/{id}"), None).await;
+    assert_eq!(me(&plane, &key).await.0, 401);
+    let rotated = plane.ask(operator, &format!("POST {one}/rotate"), &[], Some(json!({}))).await;
+    assert_eq!((rotated.status.as_u16(), &rotated.json()["code"]), (409, &json!("key_not_good")));
+    assert_eq!(plane.ask(operator, &format!("DELETE {revocations}/{id}"), &[], None).await.status, 204);
+    assert_eq!(plane.ask(operator, &format!("DELETE {one}"), &[], None).await.status, 204);
+}
+
+#[tokio::test]
+async fn a_role_that_makes_keys_and_binds_roles_is_no_way_to_all_others() {
+    let plane = Plane::start().await;
+    let bind = |who: &str, role: &str| format!("PUT /api/v1/tenants/a/role-bindings/corp%7C{who}/{role}");
+    let holds = Some(json!({ "permissions": ["keys:write", "users:write"] }));
+    let role = "PUT /api/v1/tenants/a/roles/clerk";
+    assert_eq!(plane.ask(ADMIN, role, &[("if-none-match", "*")], holds).await.status, 201);
+    for (who, role) in [("clerk", "clerk"), ("boss", "admin"), ("eve", "auditor")] {
+        assert_eq!(plane.ask(ADMIN, &bind(who, role), &[], None).await.status, 204);
+    }
+    let clerk = key(&plane, ADMIN, json!({ "roles": ["viewer"], "principal": "corp|clerk" })).await;
+    let clerk = clerk["key"].as_str().unwrap();
+    let make = format!("POST {KEYS}");
+    for (principal, status) in [("corp|boss", 403), ("corp|eve", 403), ("corp|clerk", 201), ("corp|new", 201)]
+    {
+        let body = json!({ "roles": ["viewer"], "principal": principal });
+        let made = plane.ask(clerk, &make, &[], Some(body)).await;
+        assert_eq!(made.status.as_u16(), status, "{principal}: {}", made.json());
+    }
+    let added = plane.ask(clerk, &bind("clerk", "auditor"), &[], None).await;
+    assert_eq!(added.status, 403, "the add-on is not theirs to give");
+    let taken = bind("eve", "auditor").replace("PUT", "DELETE");
+    assert_eq!(plane.ask(clerk, &taken, &[], None).await.status, 403, "nor to take");
+    assert_eq!(plane.ask("tg_a_auditor", &taken, &[], None).await.status, 403, "auditors do not bind roles");
+    assert_eq!(plane.ask(ADMIN, &taken, &[], None).await.status, 204);
+}
+
+/// What data planes could not take would be stored, and keep the rest from reaching them.
+#[tokio::test]
+async fn what_makes_no_sense_of_a_credential_is_refused_where_it_is_said() {
+    let plane = Plane::start().await;
+    for (line, body) in [
+        (KEYS, json!({ "roles": ["viewer"], "scopes": { "tools": ["[a"] } })),
+        (KEYS, json!({ "roles": ["viewer"], "scopes": { "routes": [""] } })),
+        ("/api/v1/tenants/a/revocations", json!({ "jti": "x", "before": "2026-01-01T00:00:00Z" })),
+        ("/api/v1/tenants/a/revocations", json!({ "principal": "" })),
+        ("/api/v1/tenants/a/revocations", json!({ "sub": "" })),
+    ] {
+        let refused = plane.ask(ADMIN, &format!("POST {line}"), &[], Some(body.clone())).await;
+        assert_eq!(refused.status, 422, "{body}");
+        assert!(refused.json()["errors"][0]["detail"].is_string(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_a_log_that_is_the_callers_business() {
+    let plane = Plane::start().await;
+    let last =
+        || plane.ledger.0.lock().last().map(|a| (a.status, a.tenant.as_ref().map(ToString::to_string)));
+    let users = |tenant: &str| format!("GET /api/v1/tenants/{tenant}/users");
+    plane.ask("tg_a_admin", &users("b"), &[], None).await;
+    assert_eq!(last(), Some((404, Some("a".to_owned()))), "nobody writes into another tenant's");
+    plane.ask("tg_a_viewer", &users("a"), &[], None).await;
+    assert_eq!(last(), Some((403, Some("a".to_owned()))));
+    plane.ask("nobody", &users("made-up"), &[], None).await;
+    assert_eq!(last(), Some((401, None)), "or makes one by naming it");
+    plane.ask("tg_default_super_admin", &users("b").replace("GET", "POST"), &[], None).await;
+    plane.ask("tg_default_super_admin", &format!("{}/x", users("b")), &[], None).await;
+    assert_eq!(last(), Some((404, Some("b".to_owned()))), "who runs the platform is everybody's business");
+}
+
+#[tokio::test]
+async fn keys_of_a_tenant_that_was_taken_out_open_nothing() {
+    let plane = Plane::start().await;
+    let operator = "tg_default_super_admin";
+    let tenant = "/api/v1/tenants/a";
+    let new = [("if-none-match", "*")];
+    assert_eq!(plane.ask(operator, &format!("PUT {tenant}"), &new, Some(json!({}))).await.status, 201);
+    let made = key(&plane, ADMIN, json!({ "roles": ["admin"] })).await;
+    assert_eq!(me(&plane, &made).await.0, 200);
+    let any = [("if-match", "*")];
+    assert_eq!(plane.ask(operator, &format!("DELETE {tenant}"), &any, None).await.status, 200);
+    assert_eq!(me(&plane, &made).await.0, 401);
+    assert_eq!(plane.ask(operator, &format!("PUT {tenant}"), &new, Some(json!({}))).await.status, 201);
+    assert_eq!(me(&plane, &made).await.0, 200, "it is there again, with its keys");
+}
+
+#[tokio::test]
+async fn nobody_follows_what_they_may_not_read() {
+    let plane = Plane::start().await;
+    for (by, topic, permission) in [
+        ("tg_a_viewer", "config", "config:read"),
+        ("tg_a_developer", "config", "config:read"),
+        ("tg_a_server_owner", "audit", "audit:read"),
+        ("tg_a_anonymous", "health", "events:read"),
+    ] {
+        let line = format!("GET /api/v1/events?topics={topic}");
+        let refused = plane.ask(by, &line, &[], None).await;
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(refused.status == 403 && detail.contains(permission), "{by} {topic}: {detail}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The control API of a whole gateway, and of a control plane alone.
 
 mod attack;
+mod bounds;
 mod canary;
 mod custom_roles;
 mod documents;

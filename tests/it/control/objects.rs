@@ -141,6 +141,8 @@ async fn documents_roll_back_and_round_trip() {
     assert!(diff["items"].to_string().contains("9002"), "{diff}");
     let line = "POST /api/v1/tenants/a/rollback";
     let to = Some(json!({ "revision": 1 }));
+    assert_eq!(plane.ask(ADMIN, line, &[], to.clone()).await.status, 428, "what it replaces has to be said");
+    assert_eq!(plane.ask(ADMIN, line, &[("if-none-match", "*")], to.clone()).await.status, 412);
     assert_eq!(plane.ask(ADMIN, line, &[("if-match", "\"r1\"")], to.clone()).await.status, 412);
     let back = plane.ask(ADMIN, line, &[("if-match", "\"r2\"")], to).await;
     assert_eq!((back.status.as_u16(), &back.json()["revision"]), (200, &json!(3)));
@@ -164,6 +166,9 @@ async fn what_is_sent_twice_is_done_once() {
     assert_eq!(again.headers["idempotency-replayed"], "true");
     let other = plane.ask(ADMIN, &line, &headers, Some(server(2))).await;
     assert_eq!((other.status.as_u16(), &other.json()["code"]), (422, &json!("idempotency_key_reused")));
+    let condition = [("if-match", "\"r1\""), ("idempotency-key", "k1")];
+    let later = plane.ask(ADMIN, &line, &condition, Some(server(1))).await;
+    assert_eq!((later.status.as_u16(), &later.json()["code"]), (422, &json!("idempotency_key_reused")));
     let somebody = plane.ask("tg_a_server_owner", &line, &headers, Some(server(1))).await;
     assert_eq!(somebody.status, 412, "keys belong to one caller");
 }

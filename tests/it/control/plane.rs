@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -24,7 +25,7 @@ use tollgate::limit::Rate;
 use tollgate::snapshot::Snapshot;
 use tollgate::source::canary::{Beside, Canaries};
 use tollgate::source::{Publisher, Refusal, SecretValues, Serve, Stored};
-use tollgate::store::{Store, StoreSettings};
+use tollgate::store::{SigningKey, Store, StoreSettings};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -234,14 +235,14 @@ impl Plane {
         let publisher = Publisher::new(store.clone(), Arc::new(Rules));
         let config = ControlConfig {
             authenticator: Arc::new(Authenticator::new(
-                Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default())))),
+                Some(Arc::new(MadeUp(StoreKeys::new(store.clone(), Clock::default(), true)))),
                 Clock::default(),
             )),
             store: Some(store.clone()),
             publisher: Some(publisher.clone()),
-            canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}))),
+            canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}), Duration::from_secs(2))),
             ledger: Some(ledger.clone()),
-            audit_key: Some(Arc::new(tollgate::audit::AuditKey::ephemeral())),
+            audit_key: Some(Arc::new(SigningKey::given(tollgate::audit::AuditKey::ephemeral()))),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
             rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)

@@ -122,6 +122,8 @@ async fn a_caller_is_on_one_side_on_every_replica_also_after_a_restart_and_only_
     let started =
         one.canaries().start(plan(&keyed("s", &new.url()), Kind::Principals, "30%", rules)).await.unwrap();
     assert_eq!((started.base, started.candidate), (1, 2));
+    let lead = started.share_at.since(started.started_at).as_millis();
+    assert!((900..=1_200).contains(&lead), "a poll of 500 ms, a fifth, and 600 ms: {lead} ms");
     assert_eq!(one.publisher().head(&own()).await.unwrap().unwrap().summary.revision, 1, "the head stays");
     assert_eq!(new.count("tools/list"), 0, "nobody before the share holds");
     in_force(&started, &[&one, &two]).await;
@@ -140,13 +142,13 @@ async fn a_caller_is_on_one_side_on_every_replica_also_after_a_restart_and_only_
         assert_eq!(call(&two, key).await.1, before[name], "{name} right after a restart");
     }
 
-    let grown = two.canaries().share(&TenantId::default(), "60%".parse().unwrap()).await.unwrap();
+    let grown = two.canaries().share(&started, "60%".parse().unwrap()).await.unwrap();
     assert_eq!(sides(&[&one, &two], &callers).await, before, "not before all replicas know");
     in_force(&grown, &[&one, &two]).await;
     let after = on(&sides(&[&one, &two], &callers).await, "default@2");
     assert!(tried.is_subset(&after) && after.len() > tried.len(), "{} then {}", tried.len(), after.len());
 
-    let over = one.canaries().end(&TenantId::default(), Wish::Abort, "ada", "seen enough").await.unwrap();
+    let over = one.canaries().end(&grown, Wish::Abort, "ada", "seen enough").await.unwrap();
     assert_eq!((over.state.as_str(), over.end_reason.as_deref()), ("aborted", Some("seen enough")));
     for replica in [&one, &two] {
         eventually("everybody is served the base", async || {
@@ -154,8 +156,10 @@ async fn a_caller_is_on_one_side_on_every_replica_also_after_a_restart_and_only_
         })
         .await;
     }
-    let again = one.canaries().end(&TenantId::default(), Wish::Abort, "ada", "").await.unwrap_err();
+    let again = one.canaries().end(&grown, Wish::Abort, "ada", "").await.unwrap_err();
     assert!(matches!(again, CanaryError::None), "{again}");
+    let late = one.canaries().end(&grown, Wish::Promote, "ada", "").await.unwrap_err();
+    assert!(matches!(late, CanaryError::None), "what has ended is not promoted: {late}");
     // Numbers go on after a revision that never was the head.
     let published = publish(&one.publisher(), &keyed("s", &new.url()), None).await.unwrap();
     assert_eq!((published.revision, published.parent), (3, 1));
@@ -288,10 +292,60 @@ async fn a_share_of_replicas_is_some_and_not_all_of_them() {
     let (here, there) = (sides(&[&one], &callers).await, sides(&[&two], &callers).await);
     let tried = [on(&here, "default@2").len(), on(&there, "default@2").len()];
     assert!(tried == [0, 4] || tried == [4, 0], "{tried:?}");
-    let fixed = one.canaries().share(&TenantId::default(), "60%".parse().unwrap()).await.unwrap_err();
+    let fixed = one.canaries().share(&started, "60%".parse().unwrap()).await.unwrap_err();
     assert!(matches!(fixed, CanaryError::Fixed), "{fixed}");
     let two = two.restart().await;
     assert_eq!(sides(&[&two], &callers).await, there, "the replica is known by its name, not by its process");
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_with_the_database_away_moves_nobody_to_the_other_side() {
+    let server = Arc::new(Postgres::start(Durability::Full));
+    let database = server.database();
+    let (old, new) = (Upstream::modern().await, Upstream::modern().await);
+    let one = Replica::start(&database.url()).await;
+    let store = one.process().store().unwrap().clone();
+    let secret = tollgate::base::Secret::new(b"s3cr3t".to_vec());
+    store.tenant(&TenantId::default()).put_secret("upstream", &secret, "test").await.unwrap();
+    publish(&one.publisher(), &keyed("s", &old.url()), None).await.unwrap();
+    let callers = callers(&store, 12).await;
+    keys_known(&[&one], &callers).await;
+    // Only the candidate names a secret.
+    let candidate =
+        keyed("s", &new.url()).replace("health:", "credential: { bearer: \"${secret:upstream}\" }, health:");
+    let rules = Rules { min_calls: 100_000, ..fast() };
+    let started = one.canaries().start(plan(&candidate, Kind::Principals, "50%", rules)).await.unwrap();
+    in_force(&started, &[&one]).await;
+    let before = sides(&[&one], &callers).await;
+    let tried = on(&before, "default@2").len();
+    assert!((1..12).contains(&tried), "{tried} of 12 at 50%");
+
+    server.kill();
+    let one = one.restart().await;
+    assert_eq!(sides(&[&one], &callers).await, before, "as it was, from disk");
+    assert_eq!(new.calls().last().unwrap().header("authorization"), Some("Bearer s3cr3t"));
+
+    server.restart();
+    let store = one.process().store().unwrap().clone();
+    let running = eventually("the database is back", async || {
+        store.tenant(&TenantId::default()).canary(started.id).await.ok().flatten()
+    })
+    .await;
+    assert_eq!(running.state, "running");
+    one.canaries().end(&running, Wish::Abort, "ada", "").await.unwrap();
+    eventually("everybody is served the base", async || {
+        (on(&sides(&[&one], &callers).await, "default@1").len() == 12).then_some(())
+    })
+    .await;
+    // And what has ended is not begun again.
+    eventually("the end is on disk", async || {
+        let kept = std::fs::read(one.data_dir().join("cache/canaries")).unwrap();
+        kept.ends_with(b"\n[]").then_some(())
+    })
+    .await;
+    server.kill();
+    let one = one.restart().await;
+    assert_eq!(on(&sides(&[&one], &callers).await, "default@1").len(), 12);
 }
 
 #[tokio::test]
@@ -382,7 +436,8 @@ async fn the_embedded_store_tries_on_callers_and_says_why_not_on_replicas() {
     })
     .await;
     assert_eq!(figures.candidate.errors, 0);
-    let promoted = canaries.end(&TenantId::default(), Wish::Promote, "ada", "good").await.unwrap();
+    let running = canaries.running(&TenantId::default()).await.unwrap();
+    let promoted = canaries.end(&running, Wish::Promote, "ada", "good").await.unwrap();
     assert_eq!((promoted.state.as_str(), promoted.promoted), ("promoted", Some(4)));
     off_runtime(move || drop(process)).await;
 }

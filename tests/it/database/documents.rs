@@ -142,3 +142,26 @@ async fn the_embedded_default_is_a_first_revision_and_changes_outlive_a_crash() 
     assert_eq!(publisher.head(&own()).await.unwrap().unwrap().summary.revision, 2);
     off_runtime(move || drop(process)).await;
 }
+
+#[tokio::test]
+async fn what_is_told_of_a_document_never_holds_a_secrets_value() {
+    let database = Database::fresh();
+    let up = Upstream::modern().await;
+    let one = Replica::start(&database.url()).await;
+    let store = one.process().store().unwrap();
+    let value = tollgate::base::Secret::new(b"hunter2-and-more".to_vec());
+    store.tenant(&tollgate::base::TenantId::default()).put_secret("token", &value, "test").await.unwrap();
+    let publisher = one.publisher();
+    publish(&publisher, &document("r", &up.url()), None).await.unwrap();
+    let with =
+        |path: &str| document("r", &up.url()).replace("limits: []", &format!("limits: [], path: \"{path}\""));
+    // In a place that is shown, where it changes something and where it is wrong.
+    let told = publisher.diff_with(&own(), 1, with("/mcp/${secret:token}").as_bytes()).await.unwrap();
+    assert!(told.iter().any(|line| line.contains("/mcp/${secret:token}")), "{told:?}");
+    assert!(!format!("{told:?}").contains("hunter2"), "{told:?}");
+    let refused = publisher.diff_with(&own(), 1, with("${secret:token}").as_bytes()).await.unwrap_err();
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
+    let trial =
+        publisher.trial(&tollgate::base::TenantId::default(), with("${secret:token}").as_bytes()).await;
+    assert!(!format!("{:?}", trial.err()).contains("hunter2"));
+}

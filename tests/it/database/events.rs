@@ -89,7 +89,7 @@ async fn calls_and_publications_of_another_replica_are_told_here() {
     let database = Database::fresh();
     let up = Upstream::modern().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     let two = Replica::start(&database.url()).await;
     let admin = one.process().admin_address();
     let mut config = Reader::open(admin, &token, "?topics=config", None).await;
@@ -135,7 +135,7 @@ async fn calls_and_publications_of_another_replica_are_told_here() {
 async fn a_revision_that_a_replica_refuses_is_told_with_the_reason() {
     let database = Database::fresh();
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     publish(&one.publisher(), &document("s", "http://127.0.0.1:9/mcp"), None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let admin = one.process().admin_address();

@@ -22,15 +22,27 @@ async fn each_replica_tells_what_became_of_a_target_even_if_the_database_was_awa
     let server = std::sync::Arc::new(Postgres::start(Durability::Full));
     let database = server.database();
     let (one, two) = (Replica::start(&database.url()).await, Replica::start(&database.url()).await);
-    // Nobody listens there.
-    let text = "version: 1\nservers:\n  - name: s\n    http: { targets: [\"http://127.0.0.1:9/mcp\"] }\n    \
-                health: { interval: 1s, timeout: 500ms, unhealthy_after: 2, probe: tcp }\n\
-                routes:\n  - { name: r, servers: [s], limits: [] }\nidentity: { loopback: { role: developer } }\n";
-    publish(&one.publisher(), text, None).await.unwrap();
+    // It takes connections, which is all that the probe asks for. An address that no other test has.
+    let target = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
+    let url = format!("http://{}/mcp", target.local_addr().unwrap());
+    let text = format!(
+        "version: 1\nservers:\n  - name: s\n    http: {{ targets: [\"{url}\"] }}\n    \
+         health: {{ interval: 1s, timeout: 500ms, unhealthy_after: 2, probe: tcp }}\n\
+         routes:\n  - {{ name: r, servers: [s], limits: [] }}\nidentity: {{ loopback: {{ role: developer }} }}\n"
+    );
+    publish(&one.publisher(), &text, None).await.unwrap();
     for replica in [&one, &two] {
         eventually("it is served", async || (replica.routes() == ["r"]).then_some(())).await;
     }
+    let path = "/api/v1/tenants/default/servers/s/health";
+    eventually("both have looked at it", async || {
+        let page = ask(&one, &format!("{path}/changes?limit=10")).await;
+        let well = page["items"].as_array()?.iter().filter(|c| c["state"] == "healthy").count();
+        (well == 2).then_some(())
+    })
+    .await;
     server.kill();
+    drop(target);
     eventually("both found out", async || {
         let mut out = true;
         for replica in [&one, &two] {
@@ -40,7 +52,6 @@ async fn each_replica_tells_what_became_of_a_target_even_if_the_database_was_awa
     })
     .await;
     server.restart();
-    let path = "/api/v1/tenants/default/servers/s/health";
     let changes = eventually("what both saw is in the store", async || {
         let page = ask(&one, &format!("{path}/changes?limit=10")).await;
         let items = page["items"].as_array()?.clone();
@@ -49,7 +60,7 @@ async fn each_replica_tells_what_became_of_a_target_even_if_the_database_was_awa
     })
     .await;
     assert_ne!(changes[0]["replica"], changes[1]["replica"], "rows name the replica");
-    assert!(changes.iter().all(|c| c["was"] != "unhealthy" && c["target"] == "http://127.0.0.1:9/mcp"));
+    assert!(changes.iter().all(|c| c["was"] == "healthy" && c["target"] == url.as_str()));
     assert!(changes.iter().all(|c| c["error"].as_str().is_some_and(|e| !e.is_empty())), "{changes:?}");
     let now = ask(&two, path).await;
     assert_eq!((&now["now"]["available"], &now["over"]["server"]), (&false.into(), &"s".into()));

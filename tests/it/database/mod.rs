@@ -21,6 +21,7 @@ use tollgate::app::{Document, Options, Process, Role};
 use tollgate::base::{Clock, Scope, TenantId};
 use tollgate::source::canary::Canaries;
 use tollgate::source::{Change, PublishError, Published, Publisher};
+use tollgate::store::StoreSettings;
 
 use crate::support::{Caller, Folder, within};
 
@@ -47,6 +48,16 @@ impl Replica {
     pub async fn start_as(role: Role, url: &str, listeners: &str, sections: &str) -> Self {
         let more = [listeners.to_owned(), sections.to_owned()];
         Self::start_in(Arc::new(Folder::new()), url, role, more, &Clock::default()).await
+    }
+
+    /// Another on the same database that has the same master key, and before that what `prepare` puts into its folder.
+    pub async fn beside(&self, prepare: impl FnOnce(&std::path::Path)) -> Self {
+        let folder = Arc::new(Folder::new());
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::copy(self.data_dir().join("master.key"), data.join("master.key")).unwrap();
+        prepare(&data);
+        Self::start_in(folder, &self.url, self.role, self.more.clone(), &self.clock).await
     }
 
     /// With a time that only the test moves.
@@ -80,6 +91,16 @@ impl Replica {
         let process = self.process.take().expect("it runs");
         within("shutdown", off_runtime(move || process.shutdown(false))).await;
         Self::start_in(self.folder.clone(), &self.url, self.role, self.more.clone(), &self.clock).await
+    }
+
+    /// The admin token of the installation. None is made where the document has one, so this asks for it on the store.
+    pub async fn admin_token(&self) -> String {
+        let settings = StoreSettings::at(&self.url, &self.data_dir());
+        let store = crate::store::open(&settings, &self.clock);
+        store.prepare().await.unwrap();
+        tollgate::control::bootstrap::reset(&store, &self.data_dir()).await.unwrap();
+        store.close().await;
+        events::token(self.data_dir(), self.process().admin_address()).await
     }
 
     /// Where it keeps its files.

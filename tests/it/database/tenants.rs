@@ -111,6 +111,44 @@ async fn tenants_of_one_database_are_served_side_by_side_and_none_touches_anothe
 }
 
 #[tokio::test]
+async fn what_the_platform_takes_back_is_taken_back_at_once() {
+    let database = Database::fresh();
+    let (acme, globex) = (Upstream::modern().await, Upstream::modern().await);
+    let (one, two) = (Replica::start(&database.url()).await, Replica::start(&database.url()).await);
+    let publisher = one.publisher();
+    let together = [
+        change(Scope::Platform, &platform(&["acme", "globex"])),
+        change(tenant("acme"), &own("s", &acme.url())),
+        change(tenant("globex"), &own("s", &globex.url())),
+    ];
+    publisher.publish_all(&together).await.unwrap();
+    for replica in [&one, &two] {
+        serves(replica, "/t/acme/mcp/s", "acme@1").await;
+        serves(replica, "/t/globex/mcp/s", "globex@1").await;
+    }
+    // Its document names a private target, which is not granted any more.
+    let less = platform(&["acme", "globex"]).replacen("private_targets: [127.0.0.0/8], ", "", 1);
+    publisher.publish(change(Scope::Platform, &less)).await.unwrap();
+    for replica in [&one, &two] {
+        eventually("the tenant is served no more", async || {
+            (call(replica, "/t/acme/mcp/s").await.status() == 404).then_some(())
+        })
+        .await;
+        serves(replica, "/t/globex/mcp/s", "globex@1").await;
+    }
+    let calls = acme.calls().len();
+    assert_eq!(call(&one, "/t/acme/mcp/s").await.status(), 404);
+    assert_eq!(acme.calls().len(), calls);
+    // Nor after a restart, and it is there again when it may be.
+    let two = two.restart().await;
+    assert_eq!(call(&two, "/t/acme/mcp/s").await.status(), 404);
+    publisher.publish(change(Scope::Platform, &platform(&["acme", "globex"]))).await.unwrap();
+    for replica in [&one, &two] {
+        serves(replica, "/t/acme/mcp/s", "acme@1").await;
+    }
+}
+
+#[tokio::test]
 async fn of_documents_that_are_published_together_all_or_none_are() {
     let database = Database::fresh();
     let up = Upstream::modern().await;

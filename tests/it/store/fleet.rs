@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate::base::{Clock, Scope};
-use tollgate::store::{Channel, Heartbeat, Notification, ServedRevision, StoreError, StoreSettings, Time};
+use tollgate::base::{Clock, PrincipalId, RouteId, Scope};
+use tollgate::mcp::session::{Binding, BootId, Limits, SessionToken, Sessions, Tombstone, TouchError};
+use tollgate::mcp::version::Version;
+use tollgate::store::{
+    Channel, Heartbeat, Notification, ServedRevision, SessionTombstone, StoreError, StoreSettings, Time,
+};
 use uuid::Uuid;
 
 use super::{Fixture, each_engine, open, tenant};
@@ -14,6 +18,7 @@ use crate::support::{Folder, eventually, within};
 each_engine!(
     replicas_are_live_while_they_beat,
     reports_say_what_is_served_and_what_refused,
+    ended_sessions_are_forgotten_with_their_ids_and_beyond_a_bound,
     tenants_are_listed,
 );
 
@@ -71,6 +76,57 @@ async fn reports_say_what_is_served_and_what_refused(fixture: Fixture) {
     assert_eq!(platform.refusals().await.unwrap().len(), 1);
     platform.retire_replica(beat.boot).await.unwrap();
     assert!(platform.served_revisions(&Scope::Platform).await.unwrap().is_empty());
+}
+
+async fn ended_sessions_are_forgotten_with_their_ids_and_beyond_a_bound(fixture: Fixture) {
+    let platform = fixture.store.platform();
+    let now = fixture.clock.unix_secs();
+    let tomb = |tenant: &str, i: u64, issued_at: u64| SessionTombstone {
+        tenant: tenant.to_owned(),
+        serial: format!("{i:032x}"),
+        issued_at: i64::try_from(issued_at).unwrap(),
+    };
+    let day = 24 * 3600;
+    // Ended just now, but as old as an id gets: nobody can come with it again.
+    platform.bury_sessions(&[tomb("a", 1, now - day - 1), tomb("a", 2, now - day)]).await.unwrap();
+    let age = Duration::from_secs(day);
+    assert_eq!(platform.forget_session_tombstones(age, 100).await.unwrap(), 1);
+    assert_eq!(platform.session_tombstones().await.unwrap(), [tomb("a", 2, now - day)]);
+    // Some of the same second, on both sides of the bound.
+    let many: Vec<_> = (10..40).map(|i| tomb("b", i, now - 100 + i / 4)).collect();
+    platform.bury_sessions(&many).await.unwrap();
+    assert_eq!(platform.forget_session_tombstones(age, 30).await.unwrap(), 0);
+    assert_eq!(platform.forget_session_tombstones(age, 9).await.unwrap(), 20);
+    let mut left = platform.session_tombstones().await.unwrap();
+    left.sort_by(|x, y| (&x.tenant, &x.serial).cmp(&(&y.tenant, &y.serial)));
+    assert_eq!(left[0], tomb("a", 2, now - day), "another tenant's");
+    assert_eq!(left[1..], many[20..], "the newest, and one more than the bound");
+
+    // A replica that starts now and remembers nine does not let one of the forgotten come back.
+    let limits = Limits { tombstones_per_tenant: 9, ..Limits::default() };
+    let sessions = Sessions::new(limits, fixture.clock.clone());
+    for tomb in platform.session_tombstones().await.unwrap() {
+        let issued_at = u64::try_from(tomb.issued_at).unwrap();
+        let (tenant, serial) = (tenant(&tomb.tenant), tomb.serial.parse().unwrap());
+        sessions.bury(&Tombstone { tenant, serial, issued_at });
+    }
+    let (b, route, ann) = (tenant("b"), RouteId::new("r"), PrincipalId::new("ann"));
+    let touch = |serial: &str, issued_at: i64| {
+        let token = SessionToken {
+            target: None,
+            upstream: None,
+            version: Version::V2025_11_25,
+            issued_at: u64::try_from(issued_at).unwrap(),
+            home: BootId(1),
+            serial: serial.parse().unwrap(),
+        };
+        sessions.touch(&token, Binding { tenant: &b, route: &route, principal: &ann }).map(drop)
+    };
+    for tomb in &many {
+        assert_eq!(touch(&tomb.serial, tomb.issued_at), Err(TouchError::Gone), "{tomb:?}");
+    }
+    let new = tomb("b", 99, now);
+    assert_eq!(touch(&new.serial, new.issued_at), Ok(()), "a new one is not taken for ended");
 }
 
 async fn tenants_are_listed(fixture: Fixture) {

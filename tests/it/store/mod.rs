@@ -3,8 +3,10 @@
 mod audit;
 mod backup;
 mod canaries;
+mod erasure;
 mod fleet;
 mod history;
+mod identity;
 mod isolation;
 mod kill;
 mod migrations;
@@ -14,6 +16,7 @@ mod races;
 mod revisions;
 mod samples;
 mod secrets;
+mod signing_key;
 mod silence;
 mod tls;
 mod usage;

@@ -36,6 +36,9 @@ async fn samples_are_kept_by_tenant_and_forgotten_by_age(fixture: Fixture) {
         samples.into_iter().filter_map(|sample| sample.name).collect()
     };
     assert_eq!(names(store.recent_samples(&acme, 24).await.unwrap()), ["old", "new"]);
+    let (newest, more) = store.latest_samples(&acme, 24, 1).await.unwrap();
+    assert_eq!((names(newest), more), (vec!["new".to_owned()], true));
+    assert!(!store.latest_samples(&acme, 24, 2).await.unwrap().1);
     assert_eq!(names(store.recent_samples(&acme, 1).await.unwrap()), ["new"]);
     assert_eq!(names(store.recent_samples(&other, 24).await.unwrap()), ["theirs"]);
     let before = store.now().minus(Duration::from_secs(3600));

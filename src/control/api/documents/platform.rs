@@ -1,23 +1,20 @@
 //! The document of the platform, and those of everybody together.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::views::*;
 use super::work::*;
 use crate::base::Scope;
 use crate::control::api::{Api, in_tenant};
 use crate::control::etag::Precondition;
-use crate::control::extract::{At, Caller, Json, Params, Reason};
+use crate::control::extract::{At, Caller, Json, Params, Raw, Reason};
+use crate::control::page::{Fingerprint, Page, Slice};
 use crate::control::problem::{FieldError, Problem};
 use crate::source::{Change, PublishError};
 
-/// Scopes of one status page.
-const MAX_SCOPES: u32 = 500;
 /// Documents that are published together.
 const MAX_TOGETHER: usize = 1_000;
 
@@ -48,7 +45,7 @@ pub(super) async fn replace_platform_document(
     Caller(actor): Caller,
     condition: Precondition,
     reason: Reason,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<PublishedView>, Problem> {
     publish(&api, Scope::Platform, &ask, &actor.id, &condition, reason, body).await
 }
@@ -84,8 +81,12 @@ pub(super) async fn compare_platform_revisions(
 }
 
 /// Publish an earlier revision of the platform again
-#[utoipa::path(post, path = "/api/v1/platform/rollback", tag = "documents", request_body = Rollback,
-    responses((status = 200, description = "What was published.", body = PublishedView)))]
+///
+/// As a tenant's.
+#[utoipa::path(post, path = "/api/v1/platform/rollback", tag = "documents", params(in_tenant::Conditional),
+    request_body = Rollback,
+    responses((status = 200, description = "What was published.", body = PublishedView),
+        (status = 428, description = "No precondition.")))]
 pub(super) async fn rollback_platform_document(
     State(api): State<Api>,
     Caller(actor): Caller,
@@ -115,7 +116,7 @@ pub(super) async fn show_platform_convergence(
 pub(super) async fn compare_platform_document(
     State(api): State<Api>,
     Params(ask): Params<CompareWithQuery>,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<Changes>, Problem> {
     compare_with(&api, &Scope::Platform, &ask, &body).await
 }
@@ -187,15 +188,16 @@ fn is_tenant(name: &str) -> bool {
 
 /// How far replicas are with every document
 ///
-/// The first 500 of them.
-#[utoipa::path(get, path = "/api/v1/convergence", tag = "documents",
-    responses((status = 200, description = "Replicas.", body = Convergences)))]
-pub(super) async fn list_convergence(State(api): State<Api>) -> Result<axum::Json<Convergences>, Problem> {
-    let publisher = api.publisher()?;
-    let mut items = Vec::new();
-    for head in publisher.heads(MAX_SCOPES).await? {
-        let state = publisher.wait(&Scope::parse(&head.scope), head.revision, Duration::ZERO).await;
-        items.push(ConvergenceView::of(state?));
-    }
-    Ok(axum::Json(Convergences { items }))
+/// Those that moved first before.
+#[utoipa::path(get, path = "/api/v1/convergence", tag = "documents", params(in_tenant::Walk),
+    responses((status = 200, description = "Replicas.", body = Page<ConvergenceView>)))]
+pub(super) async fn list_convergence(
+    State(api): State<Api>,
+    Params(ask): Params<in_tenant::Walk>,
+) -> Result<axum::Json<Page<ConvergenceView>>, Problem> {
+    let slice = Slice::read(ask.limit, ask.cursor.as_deref(), Fingerprint::of(&["list_convergence"]), 1)?;
+    let after = slice.after.as_ref().and_then(|keys| keys[0].as_i64()).unwrap_or(0);
+    let found = api.publisher()?.positions(after, slice.limit + 1).await?;
+    let page = slice.page(found, |(generation, _)| vec![Value::from(*generation)]);
+    Ok(axum::Json(page.map(|(_, state)| ConvergenceView::of(state))))
 }

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::views::*;
@@ -10,7 +9,7 @@ use super::work::*;
 use crate::base::{Scope, TenantId};
 use crate::control::api::{Api, in_tenant};
 use crate::control::etag::Precondition;
-use crate::control::extract::{At, Caller, Json, Params, Reason};
+use crate::control::extract::{At, Caller, Json, Params, Raw, Reason};
 use crate::control::problem::Problem;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -54,7 +53,7 @@ pub(super) async fn replace_document(
     Caller(actor): Caller,
     condition: Precondition,
     reason: Reason,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<PublishedView>, Problem> {
     publish(&api, scope(&at), &ask, &actor.id, &condition, reason, body).await
 }
@@ -93,8 +92,12 @@ pub(super) async fn compare_revisions(
 }
 
 /// Publish an earlier revision of a tenant again
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/rollback", tag = "documents", params(in_tenant::Path),
-    request_body = Rollback, responses((status = 200, description = "What was published.", body = PublishedView)))]
+///
+/// `If-Match` names the ETag of the document that is to be replaced, or `*` for whatever there is.
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/rollback", tag = "documents",
+    params(in_tenant::Path, in_tenant::Conditional), request_body = Rollback,
+    responses((status = 200, description = "What was published.", body = PublishedView),
+        (status = 428, description = "No precondition.")))]
 pub(super) async fn rollback_document(
     State(api): State<Api>,
     At(at): At<in_tenant::Path>,
@@ -128,7 +131,7 @@ pub(super) async fn compare_document(
     State(api): State<Api>,
     At(at): At<in_tenant::Path>,
     Params(ask): Params<CompareWithQuery>,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<axum::Json<Changes>, Problem> {
     compare_with(&api, &scope(&at), &ask, &body).await
 }

@@ -82,12 +82,6 @@ pub(super) struct PositionView {
     pub(super) reason: Option<String>,
 }
 
-/// All scopes.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Convergences {
-    pub(super) items: Vec<ConvergenceView>,
-}
-
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -95,6 +89,10 @@ pub(super) struct PublishQuery {
     /// Only say what would happen.
     #[serde(default)]
     pub(super) dry_run: bool,
+    /// Why, at most 500 characters; the header `X-Tollgate-Reason` does the same.
+    #[param(max_length = 500)]
+    #[allow(dead_code, reason = "the reason has an extractor of its own")]
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -66,8 +66,14 @@ pub(super) async fn roll_back(
     condition: &Precondition,
     reason: Reason,
 ) -> Result<axum::Json<PublishedView>, Problem> {
-    let published =
-        api.publisher()?.rollback(scope, to.revision, author, reason.0, expected(condition)?).await;
+    let publisher = api.publisher()?;
+    match condition {
+        Precondition::Absent => return Err(Problem::precondition_required()),
+        // There is nothing to go back to where nothing is.
+        Precondition::New => return Err(Problem::precondition_failed("a rollback replaces what there is")),
+        Precondition::Exists | Precondition::Match(_) => {}
+    }
+    let published = publisher.rollback(scope, to.revision, author, reason.0, expected(condition)?).await;
     Ok(axum::Json(published?.into()))
 }
 
@@ -84,7 +90,10 @@ pub(super) async fn history(
     scope: &Scope,
     ask: &HistoryQuery,
 ) -> Result<axum::Json<Revisions>, Problem> {
-    let limit = ask.limit.unwrap_or(50).clamp(1, 500);
+    let limit = match ask.limit.unwrap_or(50) {
+        limit @ 1..=500 => limit,
+        _ => return Err(Problem::parameter("limit", "it must be from 1 to 500")),
+    };
     let found = api.publisher()?.history(scope, ask.before, store::Page::of(limit)).await?;
     let more = found.len() == limit as usize;
     let next = found.last().map(|r| r.revision).filter(|r| more && *r > 1);

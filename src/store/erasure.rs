@@ -1,0 +1,316 @@
+//! Erasing what is known of a principal: what their events say, their samples, and their name in usage.
+//!
+//! Events reach the store late: a spool outlives its process and waits while the store is away. So who was erased is
+//! remembered, sealed with the master key, for [`REMEMBERED`]; what arrives meanwhile and happened before the erasure was
+//! asked for is erased by [`Platform::erase_late`], again and again.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+use sqlx::types::Uuid;
+
+use super::keys::envelope;
+use super::tx::q;
+use super::{Platform, StoreError, Time, Tx};
+use crate::base::TenantId;
+use crate::base::envelope::{MasterKeys, key_id};
+
+/// How long somebody who was erased is remembered. A spool that comes back later needs another erasure.
+pub const REMEMBERED: Duration = Duration::from_secs(90 * 86_400);
+/// Erasures of one tenant that are remembered; beyond that the oldest is forgotten early.
+pub const MAX_REMEMBERED: usize = 1000;
+/// Erasures younger than this are gone after each time; older ones when all are.
+const RECENT: Duration = Duration::from_secs(3600);
+/// Events that one transaction erases.
+const AT_ONCE: i64 = 2_000;
+
+/// What was erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erasure {
+    /// Events that say nothing any more.
+    pub events: u64,
+    /// Samples of requests that are gone.
+    pub samples: u64,
+    /// Rows of usage that name nobody any more.
+    pub usage: u64,
+}
+
+impl Erasure {
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.samples += other.samples;
+        self.usage += other.usage;
+    }
+}
+
+#[derive(FromRow)]
+struct Remembered {
+    tenant: String,
+    id: Uuid,
+    sealed: Vec<u8>,
+    asked_at: Time,
+}
+
+#[derive(FromRow)]
+struct Sampled {
+    at: Time,
+    route: String,
+    writer: Uuid,
+    lines: String,
+}
+
+fn place<'a>(tenant: &'a str, id: &'a str) -> [&'a str; 3] {
+    ["audit_erasures", tenant, id]
+}
+
+impl Tx {
+    /// One erasure at a time; whoever holds this is the only one who gives rows of usage away.
+    async fn lock_erasures(&mut self) -> Result<(), StoreError> {
+        q!(
+            self, execute,
+            pg "LOCK TABLE audit_erasures IN SHARE ROW EXCLUSIVE MODE",
+            lite "SELECT 1"
+        )
+        .map(drop)
+    }
+
+    /// Remembers somebody, in place of what was remembered of them before.
+    async fn remember_erasure(&mut self, tenant: &str, principal: &str) -> Result<(), StoreError> {
+        let known = q!(
+            self,
+            all as Remembered,
+            "SELECT tenant, id, sealed, asked_at FROM audit_erasures WHERE tenant = $1 ORDER BY asked_at DESC, id",
+            tenant
+        )?;
+        let store = self.store().clone();
+        let too_many = MAX_REMEMBERED - 1;
+        let mut kept = 0;
+        for row in known {
+            let id = row.id.to_string();
+            // What does not open is somebody else's as far as anybody knows, and no reason not to erase.
+            let opened = store.unseal(&place(tenant, &id), &row.sealed);
+            let same = opened.is_ok_and(|opened| opened.expose() == principal.as_bytes());
+            if same || kept >= too_many {
+                if !same {
+                    tracing::warn!(event = "audit_erasure_forgotten_early", tenant, asked_at = %row.asked_at);
+                }
+                q!(
+                    self,
+                    execute,
+                    "DELETE FROM audit_erasures WHERE tenant = $1 AND id = $2",
+                    tenant,
+                    row.id
+                )?;
+            } else {
+                kept += 1;
+            }
+        }
+        let id = Uuid::now_v7();
+        let sealed = store.seal(&place(tenant, &id.to_string()), principal.as_bytes())?;
+        let key = key_id(&sealed).map_err(|e| envelope("audit_erasures", e))?.to_owned();
+        let now = self.now();
+        q!(
+            self,
+            execute,
+            "INSERT INTO audit_erasures (tenant, id, key_id, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)",
+            tenant,
+            id,
+            &key,
+            &sealed,
+            now
+        )?;
+        Ok(())
+    }
+
+    /// Erases what some events before a time say.
+    async fn erase_events(&mut self, tenant: &str, principal: &str, before: Time) -> Result<u64, StoreError> {
+        q!(
+            self,
+            execute,
+            "UPDATE audit_events SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
+                    name = '', outcome = ''
+              WHERE (tenant, class, writer, sequence, time) IN
+                    (SELECT tenant, class, writer, sequence, time FROM audit_events
+                      WHERE tenant = $1 AND principal = $2 AND time < $3 LIMIT $4)",
+            tenant,
+            principal,
+            before,
+            AT_ONCE
+        )
+    }
+
+    /// Removes samples of minutes in a time. The others of the same minute stay as they are.
+    async fn erase_samples(
+        &mut self,
+        tenant: &str,
+        principal: &str,
+        from: Time,
+        before: Time,
+    ) -> Result<u64, StoreError> {
+        // As the sampler writes it; inside of any other value the quotes would be escaped.
+        let name = serde_json::to_string(principal).unwrap_or_default();
+        let theirs = format!("\"principal\":{{\"id\":{name}");
+        let rows = q!(
+            self, all as Sampled,
+            pg "SELECT at, route, writer, lines FROM request_samples
+                 WHERE tenant = $1 AND at >= $2 AND at < $3 AND position($4 IN lines) > 0",
+            lite "SELECT at, route, writer, lines FROM request_samples
+                   WHERE tenant = $1 AND at >= $2 AND at < $3 AND instr(lines, $4) > 0",
+            tenant,
+            from,
+            before,
+            &theirs
+        )?;
+        let mut gone = 0;
+        for row in rows {
+            let all = row.lines.lines().count();
+            let left: Vec<&str> = row.lines.lines().filter(|line| !line.contains(&theirs)).collect();
+            gone += (all - left.len()) as u64;
+            if left.is_empty() {
+                q!(
+                    self,
+                    execute,
+                    "DELETE FROM request_samples WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
+                    tenant,
+                    row.at,
+                    &row.route,
+                    row.writer
+                )?;
+            } else {
+                q!(
+                    self,
+                    execute,
+                    "UPDATE request_samples SET samples = $5, lines = $6
+                      WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
+                    tenant,
+                    row.at,
+                    &row.route,
+                    row.writer,
+                    i64::try_from(left.len()).unwrap_or(i64::MAX),
+                    left.join("\n")
+                )?;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+impl Platform<'_> {
+    /// Erases what events of one caller say, removes their samples, and takes their name out of usage, where their calls
+    /// go on counting for nobody. The chain stays whole: what it commits to remains.
+    ///
+    /// One transaction does all of it, but for events beyond the first 2,000: those follow in more, and if one fails
+    /// [`Platform::erase_late`] does the rest.
+    ///
+    /// # Errors
+    /// The store is not prepared; the database.
+    pub async fn audit_erase(&self, tenant: &TenantId, principal: &str) -> Result<Erasure, StoreError> {
+        let tenant = tenant.as_str();
+        let mut tx = self.begin().await?;
+        // Clocks of replicas differ, and what is in the store already is meant.
+        let (from, before) = (Time::from_micros(0), tx.now().plus(REMEMBERED));
+        tx.lock_erasures().await?;
+        tx.remember_erasure(tenant, principal).await?;
+        let mut done = Erasure {
+            samples: tx.erase_samples(tenant, principal, from, before).await?,
+            usage: tx.erase_usage(tenant, principal, before, true).await?,
+            events: tx.erase_events(tenant, principal, before).await?,
+        };
+        tx.commit().await?;
+        done.events += self.erase_rest(tenant, principal, before, done.events).await?;
+        Ok(done)
+    }
+
+    /// Erases what has arrived late of those who are remembered: of the last hour, or of all, whose time to be remembered
+    /// may then end. For one process at a time.
+    ///
+    /// # Errors
+    /// One of them does not open, and the others were done; the database.
+    pub async fn erase_late(&self, all: bool) -> Result<Erasure, StoreError> {
+        let now = self.0.now();
+        if all {
+            let mut tx = self.begin().await?;
+            q!(tx, execute, "DELETE FROM audit_erasures WHERE asked_at < $1", now.minus(REMEMBERED))?;
+            tx.commit().await?;
+        }
+        let since = if all { Time::from_micros(0) } else { now.minus(RECENT) };
+        let mut tx = self.read().await?;
+        let rows = q!(
+            tx,
+            all as Remembered,
+            "SELECT tenant, id, sealed, asked_at FROM audit_erasures WHERE asked_at >= $1",
+            since
+        )?;
+        drop(tx);
+        let (mut done, mut failed) = (Erasure::default(), None);
+        for row in rows {
+            match self.erase_late_of(&row, all).await {
+                Ok(erased) => done.add(erased),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(done), Err)
+    }
+
+    async fn erase_late_of(&self, row: &Remembered, all: bool) -> Result<Erasure, StoreError> {
+        let opened = self.0.unseal(&place(&row.tenant, &row.id.to_string()), &row.sealed)?;
+        let principal = String::from_utf8_lossy(opened.expose());
+        let (tenant, before) = (row.tenant.as_str(), row.asked_at);
+        // A sampler keeps what it has for minutes at most while the store is there.
+        let from = if all { Time::from_micros(0) } else { before.minus(RECENT) };
+        let mut tx = self.begin().await?;
+        tx.lock_erasures().await?;
+        let events = tx.erase_events(tenant, &principal, before).await?;
+        // Usage comes with its events, in one transaction.
+        let usage = if events > 0 { tx.erase_usage(tenant, &principal, before, false).await? } else { 0 };
+        let samples = tx.erase_samples(tenant, &principal, from, before).await?;
+        tx.commit().await?;
+        let events = events + self.erase_rest(tenant, &principal, before, events).await?;
+        Ok(Erasure { events, samples, usage })
+    }
+
+    /// Goes on erasing events until a transaction finds fewer than it may take.
+    async fn erase_rest(
+        &self,
+        tenant: &str,
+        principal: &str,
+        before: Time,
+        mut last: u64,
+    ) -> Result<u64, StoreError> {
+        let mut more = 0;
+        while last >= AT_ONCE as u64 {
+            let mut tx = self.begin().await?;
+            last = tx.erase_events(tenant, principal, before).await?;
+            tx.commit().await?;
+            more += last;
+        }
+        Ok(more)
+    }
+
+    pub(super) async fn rewrap_erasures(&self, keys: &MasterKeys) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let rows = q!(
+            tx,
+            all as Remembered,
+            "SELECT tenant, id, sealed, asked_at FROM audit_erasures WHERE key_id <> $1",
+            keys.sealing()
+        )?;
+        let mut moved = 0;
+        for row in rows {
+            let wrapped = keys
+                .rewrap(&place(&row.tenant, &row.id.to_string()), &row.sealed)
+                .map_err(|e| envelope("audit_erasures", e))?;
+            moved += q!(
+                tx,
+                execute,
+                "UPDATE audit_erasures SET sealed = $3, key_id = $4 WHERE tenant = $1 AND id = $2",
+                &row.tenant,
+                row.id,
+                wrapped.as_ref().unwrap_or(&row.sealed),
+                keys.sealing()
+            )?;
+        }
+        tx.commit().await?;
+        Ok(moved)
+    }
+}
