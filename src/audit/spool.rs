@@ -410,12 +410,17 @@ impl Shared {
         let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Counts the folder anew: while one process hands over to another, both make and remove files.
+    fn recount(&self) -> io::Result<u64> {
+        let taken = size_of(&self.settings.dir)?;
+        self.taken.store(taken, Ordering::Relaxed);
+        Ok(taken)
+    }
+
     /// Makes one more segment.
     fn grow(&self) -> io::Result<()> {
         let size = self.settings.segment_size;
-        // Counted anew: while one process hands over to another, both make and remove files.
-        let taken = size_of(&self.settings.dir)?;
-        self.taken.store(taken, Ordering::Relaxed);
+        let taken = self.recount()?;
         if taken + size > self.settings.max_size {
             let limit = self.settings.max_size;
             return Err(io::Error::other(format!("audit.spool.max_size of {limit} bytes is reached")));
@@ -437,6 +442,8 @@ impl Shared {
     fn keep_ready(&self) {
         let low = promised(self.settings.segment_size);
         while !self.stop.load(Ordering::Acquire) {
+            // What is wrong with the folder is said once a file is to be made.
+            let _ = self.recount();
             while self.credit.load(Ordering::Relaxed) < low || self.files.lock().ready.is_empty() {
                 match self.grow() {
                     Ok(()) => {

@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::pin::Pin;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, PgConnection, PgPool, SqlitePool};
@@ -109,10 +109,7 @@ fn postgres(settings: &StoreSettings) -> Result<PostgresPools, StoreError> {
 
 /// Whether a connection that comes back still leads anywhere. One that does not is closed, so that it takes no place in the
 /// pool until TCP gives up.
-fn answers(
-    conn: &mut PgConnection,
-    _: PoolConnectionMetadata,
-) -> Pin<Box<dyn Future<Output = Result<bool, sqlx::Error>> + Send + '_>> {
+fn answers(conn: &mut PgConnection, _: PoolConnectionMetadata) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
     Box::pin(async move { within(ANSWER, conn.ping()).await.map(|()| true) })
 }
 

@@ -1,5 +1,7 @@
 //! Planes apart: one process for operators, two for clients, one database.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tollgate::app::{Document, Options, Process, Role};
 
@@ -112,11 +114,7 @@ async fn a_plane_of_its_own_needs_a_database_that_others_reach() {
     for (role, text, lacks) in [
         (Role::Data, "version: 1\nsource: database\n", "store.url"),
         (Role::Control, "version: 1\nsource: database\n", "store.url"),
-        (
-            Role::Data,
-            "version: 1\nsource: database\nstore: { url: \"sqlite:/nowhere/x.db\" }\n",
-            "PostgreSQL",
-        ),
+        (Role::Data, "version: 1\nsource: database\nstore: { url: \"${env:STORE}\" }\n", "PostgreSQL"),
         (Role::Control, "version: 1\n", "source: database"),
         (Role::Data, "version: 1\n", "source: database"),
     ] {
@@ -126,6 +124,7 @@ async fn a_plane_of_its_own_needs_a_database_that_others_reach() {
             data_dir: Some(folder.path().join("data")),
             listen: Some("127.0.0.1:0".parse().unwrap()),
             admin: Some("127.0.0.1:0".parse().unwrap()),
+            env: Arc::new(|name| (name == "STORE").then(|| "sqlite:/nowhere/x.db".to_owned())),
             ..Options::new(Document::Text(text.to_owned()))
         };
         let error = off_runtime(move || Process::start(options).err()).await.expect("it does not start");
