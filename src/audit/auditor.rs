@@ -93,6 +93,7 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Counts {
     recorded: AtomicU64,
+    bodies_lost: AtomicU64,
     dropped: AtomicU64,
     refused: AtomicU64,
 }
@@ -101,6 +102,11 @@ impl Counts {
     /// Events in the spool.
     pub fn recorded(&self) -> u64 {
         self.recorded.load(Ordering::Relaxed)
+    }
+
+    /// Events whose bodies were lost because there was no room.
+    pub fn bodies_lost(&self) -> u64 {
+        self.bodies_lost.load(Ordering::Relaxed)
     }
 
     /// Events lost because there was no room.
@@ -200,28 +206,27 @@ impl Auditor {
         (most(inner.mask.request_body), most(inner.mask.response_body))
     }
 
-    /// Promises room for so many bytes of bodies as well, if there is some now.
-    ///
-    /// # Errors
-    /// There is none; what was promised before still is.
-    pub fn try_admit_bodies(&self, credit: &mut Option<Credit>, bytes: usize) -> Result<(), Full> {
-        match &self.0 {
-            Some(inner) => inner.spool.extend(credit, bytes),
-            None => Err(Full),
+    /// Promises room for so many bytes of bodies as well, if there is some now. If not, they are lost.
+    pub fn try_admit_bodies(&self, credit: &mut Option<Credit>, bytes: usize) -> bool {
+        let Some(inner) = &self.0 else { return false };
+        let done = inner.spool.extend(credit, bytes).is_ok();
+        if !done {
+            inner.counts.bodies_lost.fetch_add(1, Ordering::Relaxed);
         }
+        done
     }
 
-    /// The same, and waits a moment for it unless events may be lost. `false`: bodies are lost.
+    /// The same for a request that is to be refused without, unless events may be lost: waits a moment for the room.
     ///
     /// # Errors
-    /// There is no room, and requests are to be refused then.
+    /// There is none, and requests are to be refused then.
     pub async fn admit_bodies(&self, credit: &mut Option<Credit>, bytes: usize) -> Result<bool, Full> {
         let Some(inner) = &self.0 else { return Ok(false) };
+        if inner.spool.on_full() == OnFull::Drop {
+            return Ok(self.try_admit_bodies(credit, bytes));
+        }
         if inner.spool.extend(credit, bytes).is_ok() {
             return Ok(true);
-        }
-        if inner.spool.on_full() == OnFull::Drop {
-            return Ok(false);
         }
         // Boxed: rare, and the future of every request would have the room for it.
         let waited = Box::pin(inner.spool.extend_soon(credit, bytes, PATIENCE)).await;

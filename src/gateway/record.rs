@@ -65,6 +65,10 @@ impl Recording {
         self.lost = true;
     }
 
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// What will look at the answer as it passes, if it is recorded.
     pub(crate) fn follow(&self, is_stream: bool) -> Option<Answer> {
         (self.response > 0 && !self.lost).then(|| Answer::new(self.response, is_stream))

@@ -92,6 +92,12 @@ specs! {
         "Audit records in the spool that have not reached the store.",
         &[],
     );
+    /// Bodies that were lost.
+    AUDIT_BODIES_LOST = counter(
+        "tollgate_audit_bodies_lost_total",
+        "Requests whose bodies a policy wants recorded and whose audit event has none, because the spool had no room.",
+        &[],
+    );
     /// Events that were lost.
     AUDIT_DROPPED = counter(
         "tollgate_audit_dropped_total",

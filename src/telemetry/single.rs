@@ -11,6 +11,7 @@ use super::names;
 pub(super) struct Single {
     access_log_dropped: Counter,
     audit_backlog: Gauge,
+    audit_bodies_lost: Counter,
     audit_dropped: Counter,
     audit_refused: Counter,
     audit_spool_bytes: Gauge,
@@ -34,6 +35,7 @@ impl Single {
         Self {
             access_log_dropped: one(&names::ACCESS_LOG_DROPPED, registry),
             audit_backlog: one(&names::AUDIT_BACKLOG, registry),
+            audit_bodies_lost: one(&names::AUDIT_BODIES_LOST, registry),
             audit_dropped: one(&names::AUDIT_DROPPED, registry),
             audit_refused: one(&names::AUDIT_REFUSED, registry),
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
@@ -65,6 +67,11 @@ impl Metrics {
     /// Audit records that have not reached the store.
     pub fn audit_backlog(&self) -> &Gauge {
         &self.single.audit_backlog
+    }
+
+    /// Requests whose bodies were lost.
+    pub fn audit_bodies_lost(&self) -> &Counter {
+        &self.single.audit_bodies_lost
     }
 
     /// Audit events that were lost.

@@ -262,6 +262,52 @@ async fn notifications_lists_and_long_streams_are_recorded_as_far_as_they_have_b
     assert_eq!(calls(&store).await[0]["response_body"], answer);
 }
 
+/// Nobody escapes the record by sending a call beside others.
+#[tokio::test]
+async fn a_batch_is_recorded_if_any_of_its_calls_is() {
+    let up = Upstream::legacy().await;
+    let gateway = with_policy(
+        &up,
+        "{ allow: { tools: [quiet] } }, { allow: { tools: [pay] }, record: { redact: [pin] } }, \
+         { deny: { tools: [no] }, record: { response: false } }",
+    )
+    .server("era: legacy")
+    .start()
+    .await;
+    let caller = gateway.caller();
+    let call = |id: u32, name: &str| {
+        let params = json!({ "name": name, "arguments": { "pin": 1234 } });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
+    };
+    let store = embedded(&gateway);
+    let tenant = TenantId::default();
+    for (before, (names, wanted)) in [
+        (["quiet", "quiet"], &[][..]),
+        (["quiet", "pay"], &["request", "response"]),
+        (["pay", "quiet"], &["request", "response"]),
+        (["quiet", "no"], &["request"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let batch = json!([call(1, names[0]), call(2, names[1])]);
+        caller.ask(&caller.post(&batch).with("MCP-Protocol-Version", "2025-03-26")).await;
+        let event = eventually("its event", async || {
+            let scope = store.tenant(&tenant);
+            let filter = AuditFilter { class: Some("data".to_owned()), ..AuditFilter::default() };
+            let page = scope.audit_search(&filter, None, Page::of(10)).await.ok()?;
+            let newest = page.first().filter(|_| page.len() == before + 1)?;
+            scope.audit_event(newest.class(), newest.writer(), newest.sequence()).await.ok()?
+        })
+        .await;
+        assert_eq!(event.bodies(), wanted, "{names:?}");
+        let payload = event.payload.unwrap();
+        if names.contains(&"pay") {
+            assert!(!payload.contains("1234") && payload.contains("[redacted]"), "{payload}");
+        }
+    }
+}
+
 /// A database that is away, and a spool that has room for some twenty calls with their bodies.
 async fn small(up: &Upstream, on_full: &str) -> (Arc<Postgres>, Gateway, Store) {
     let server = Arc::new(Postgres::start(Durability::Full));
@@ -336,4 +382,9 @@ async fn where_events_may_be_lost_bodies_are_lost_first() {
     assert!(with.len() > 5 && without.len() > 5, "{} {}", with.len(), without.len());
     assert!(without.iter().all(|e| e["request_cut"] == sent(&request).len()), "and the event says so");
     assert_eq!(gateway.metric("tollgate_audit_dropped_total", &[]).await, 0.0);
+    eventually("the metric", async || {
+        let lost = gateway.metric("tollgate_audit_bodies_lost_total", &[]).await;
+        (lost == without.len() as f64).then_some(())
+    })
+    .await;
 }

@@ -131,13 +131,14 @@ async fn report(auditor: Auditor, metrics: Arc<Metrics>, drained: Arc<AtomicU64>
     let (Some(spool), Some(counts)) = (auditor.spool(), auditor.counts()) else { return };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut dropped, mut refused) = (0, 0);
+    let (mut bodies, mut dropped, mut refused) = (0, 0, 0);
     loop {
         tick.tick().await;
-        let now = (counts.dropped(), counts.refused());
-        metrics.audit_dropped().add(now.0 - dropped);
-        metrics.audit_refused().add(now.1 - refused);
-        (dropped, refused) = now;
+        let now = (counts.bodies_lost(), counts.dropped(), counts.refused());
+        metrics.audit_bodies_lost().add(now.0 - bodies);
+        metrics.audit_dropped().add(now.1 - dropped);
+        metrics.audit_refused().add(now.2 - refused);
+        (bodies, dropped, refused) = now;
         metrics.audit_spool_bytes().set(i64::try_from(spool.size()).unwrap_or(i64::MAX));
         let behind = counts.recorded().saturating_sub(drained.load(Ordering::Relaxed));
         metrics.audit_backlog().set(i64::try_from(behind).unwrap_or(i64::MAX));

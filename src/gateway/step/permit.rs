@@ -69,12 +69,14 @@ impl Gateway {
     /// room for its event; one that is refused anyway has its event without bodies, and so has any where events may be
     /// lost.
     async fn make_room(&self, seen: &mut Observation<'_>, goes_on: bool) -> Result<(), Stop> {
-        let Some(recording) = &mut seen.recording else { return Ok(()) };
+        let Some(recording) = seen.recording.as_mut().filter(|recording| !recording.is_lost()) else {
+            return Ok(());
+        };
         let (audit, bytes) = (&self.parts.audit, recording.room());
         let room = if goes_on {
             audit.admit_bodies(&mut seen.credit, bytes).await
         } else {
-            Ok(audit.try_admit_bodies(&mut seen.credit, bytes).is_ok())
+            Ok(audit.try_admit_bodies(&mut seen.credit, bytes))
         };
         if !matches!(room, Ok(true)) {
             recording.lose();

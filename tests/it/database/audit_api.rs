@@ -28,7 +28,7 @@ fn proved(file: &[u8], key: PublicKey) -> Report {
 }
 
 /// What the store signs with, as `tollgate audit key` finds it out.
-async fn key_of(settings: StoreSettings) -> PublicKey {
+pub async fn key_of(settings: StoreSettings) -> PublicKey {
     let nowhere = settings.data_dir.join("none");
     let store = crate::store::open(&settings, &tollgate::base::Clock::default());
     store.prepare().await.unwrap();

@@ -1,12 +1,15 @@
 //! Recorded bodies are for auditors: every reader of the log, tried by whoever is none.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::audit::{AuditKey, Report, verify};
+use tollgate::audit::{PublicKey, Report, verify};
+use tollgate::base::{Scope, TenantId};
+use tollgate::source::Change;
+use tollgate::store::StoreSettings;
 
+use super::audit_api::key_of;
 use super::events::{Reader, request, token};
 use super::{Replica, document, publish};
 use crate::support::postgres::Database;
@@ -38,25 +41,37 @@ async fn upstream() -> Upstream {
 
 const POLICY: &str = "policies: [ { name: p, default: deny, rules: [ { allow: {}, record: {} } ] } ]\n";
 
-fn proved(file: &Response, data: &Path) -> Report {
-    let key = AuditKey::open(&data.join("audit.key")).unwrap();
-    verify(std::io::Cursor::new(&file.body), &[key.public()], None).unwrap()
+fn proved(file: &Response, key: PublicKey) -> Report {
+    verify(std::io::Cursor::new(&file.body), &[key], None).unwrap()
 }
 
 /// A key of this principal, and perhaps the add-on.
 async fn key(admin: SocketAddr, token: &str, principal: &str, role: &str, auditor: bool) -> String {
+    key_in("default", admin, token, principal, role, auditor).await
+}
+
+async fn key_in(
+    tenant: &str,
+    admin: SocketAddr,
+    token: &str,
+    principal: &str,
+    role: &str,
+    auditor: bool,
+) -> String {
+    let base = format!("/api/v1/tenants/{tenant}");
     let body = json!({ "roles": [role], "principal": format!("corp|{principal}") });
-    let made = ask(admin, token, "POST", &format!("{TENANT}/api-keys"), Some(body)).await;
+    let made = ask(admin, token, "POST", &format!("{base}/api-keys"), Some(body)).await;
     assert_eq!(made.status(), 201, "{}", made.text());
     if auditor {
-        let path = format!("{TENANT}/role-bindings/corp%7C{principal}/auditor");
+        let path = format!("{base}/role-bindings/corp%7C{principal}/auditor");
         let bound = ask(admin, token, "PUT", &path, None).await;
         assert_eq!(bound.status(), 204, "{}", bound.text());
     }
     made.json()["key"].as_str().unwrap().to_owned()
 }
 
-async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, caller: Caller) {
+async fn only_auditors_read_them(admin: SocketAddr, settings: StoreSettings, root: &str, caller: Caller) {
+    let signed = key_of(settings).await;
     let audit = format!("{TENANT}/audit");
     let mut tail = Reader::open(admin, root, "?topics=audit", None).await;
     let asked = caller.modern("tools/call", json!({ "name": "a", "arguments": { "x": SECRET } }));
@@ -117,7 +132,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
     for token in [root, &admin_key] {
         for query in ["", "&name=a", "&class=data"] {
             let file = get(admin, token, &format!("{audit}/export?format=jsonl{query}")).await;
-            let report = proved(&file, data);
+            let report = proved(&file, signed);
             assert!(report.omitted >= 2 && !file.text().contains(SECRET), "{report:?}");
         }
     }
@@ -126,7 +141,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
         assert!(table.contains("tools/call") && !table.contains(SECRET), "{table}");
     }
     let file = get(admin, &auditor, &format!("{audit}/export?format=jsonl&name=a")).await;
-    let report = proved(&file, data);
+    let report = proved(&file, signed);
     assert!(report.events == 2 && file.text().contains(SECRET), "{report:?}");
 
     // Each look is in the log, those that were refused, too.
@@ -146,7 +161,7 @@ async fn only_auditors_read_them(admin: SocketAddr, data: &Path, root: &str, cal
     assert_eq!(erased.status(), 200, "{}", erased.text());
     assert_eq!(get(admin, &auditor, &one).await.status(), 404);
     let file = get(admin, &auditor, &format!("{audit}/export")).await;
-    assert!(proved(&file, data).erased >= 2 && !file.text().contains(SECRET));
+    assert!(proved(&file, signed).erased >= 2 && !file.text().contains(SECRET));
 }
 
 #[tokio::test]
@@ -154,12 +169,12 @@ async fn bodies_are_read_by_auditors_only_on_postgres() {
     let database = Database::fresh();
     let up = upstream().await;
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     let text = document("s", &up.url()).replace("limits: []", "limits: [], policy: p") + POLICY;
     publish(&one.publisher(), &text, None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
     let (admin, data) = (one.process().admin_address(), one.data_dir());
-    only_auditors_read_them(admin, &data, &token, one.caller("s")).await;
+    only_auditors_read_them(admin, StoreSettings::at(&database.url(), &data), &token, one.caller("s")).await;
 }
 
 #[tokio::test]
@@ -167,7 +182,58 @@ async fn bodies_are_read_by_auditors_only_on_sqlite() {
     let up = upstream().await;
     let gateway = Gateway::relay(&[&up]).server("era: modern").route("policy: p").more(POLICY).start().await;
     let token = token(gateway.data_dir(), gateway.admin).await;
-    only_auditors_read_them(gateway.admin, &gateway.data_dir(), &token, gateway.caller()).await;
+    let settings = StoreSettings::embedded(&gateway.data_dir());
+    only_auditors_read_them(gateway.admin, settings, &token, gateway.caller()).await;
+}
+
+/// A tenant's document says it of the tenant's own calls, and the tenant's own auditors read them: nobody else's.
+#[tokio::test]
+async fn bodies_of_a_tenant_are_read_by_its_own_auditors() {
+    let database = Database::fresh();
+    let up = upstream().await;
+    let one = Replica::start(&database.url()).await;
+    let admin = one.process().admin_address();
+    let root = one.admin_token().await;
+    let grants = "grants: { private_targets: [127.0.0.0/8], anonymous: true }";
+    let platform =
+        format!("version: 1\ntenants: [ {{ name: acme, {grants} }}, {{ name: globex, {grants} }} ]\n");
+    let acme = document("s", &up.url())
+        .replace("limits: []", "limits: [], policy: p")
+        .replace("loopback: { role: developer }", "anonymous: {}")
+        + POLICY;
+    for (scope, text) in [(Scope::Platform, platform), (Scope::Tenant(TenantId::new("acme")), acme)] {
+        let content = text.into_bytes();
+        let (author, reason) = ("test".to_owned(), String::new());
+        one.publisher().publish(Change { scope, content, author, reason, if_revision: None }).await.unwrap();
+    }
+    let caller = Caller::new(one.process().mcp_address().unwrap(), "/t/acme/mcp/s");
+    eventually("it is served", async || (caller.ask(&caller.tool("a")).await.status() == 200).then_some(()))
+        .await;
+    let audit = "/api/v1/tenants/acme/audit";
+    let item = eventually("a call in the list", async || {
+        let found = get(admin, &root, &format!("{audit}?class=data&name=a")).await.json();
+        found["items"].as_array()?.iter().find(|e| e["bodies"] == json!(["request", "response"])).cloned()
+    })
+    .await;
+    let at = format!("data/{}/{}/bodies", item["writer"].as_str().unwrap(), item["sequence"]);
+    let own = key_in("acme", admin, &root, "aud", "viewer", true).await;
+    let read = get(admin, &own, &format!("{audit}/{at}")).await;
+    assert!(read.status() == 200 && read.text().contains(SECRET), "{}", read.text());
+    let others = [
+        key_in("globex", admin, &root, "aud", "admin", true).await,
+        key_in("default", admin, &root, "aud", "admin", true).await,
+    ];
+    for other in &others {
+        for path in [format!("{audit}/{at}"), format!("{audit}/export"), format!("{audit}?class=data")] {
+            let refused = get(admin, other, &path).await;
+            assert!(refused.status() == 404 && !refused.text().contains(SECRET), "{path} {}", refused.text());
+        }
+    }
+    for (tenant, token) in [("globex", &others[0]), ("default", &others[1])] {
+        let elsewhere = get(admin, token, &format!("/api/v1/tenants/{tenant}/audit/{at}")).await;
+        assert_eq!(elsewhere.status(), 404, "by the same place in their own log");
+    }
+    assert_eq!(get(admin, &root, &format!("{audit}/{at}")).await.status(), 403, "nor the operator");
 }
 
 fn tollgate(arguments: &[&str]) -> (bool, String, String) {
