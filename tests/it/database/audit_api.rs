@@ -117,7 +117,9 @@ async fn replicas_sign_with_one_key_that_the_first_one_brought() {
     let token = first.admin_token().await;
     // What earlier versions left: a key for each replica. The first that comes to this store finds none there.
     let key = key_of(StoreSettings::at(&database.url(), &first.data_dir())).await;
-    let own = |data: &Path| drop(AuditKey::open(&data.join("audit.key")).unwrap());
+    let own = |data: &Path| {
+        AuditKey::open(&data.join("audit.key")).unwrap();
+    };
     let second = first.beside(own).await;
     let brought = AuditKey::read(&second.data_dir().join("audit.key")).unwrap().public();
     assert_ne!(brought, key, "its own key is not that of all");
