@@ -244,7 +244,7 @@ impl Plane {
             ledger: Some(ledger.clone()),
             audit_key: Some(Arc::new(SigningKey::given(tollgate::audit::AuditKey::ephemeral()))),
             fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
-            rate: Rate::new(1_000_000, std::time::Duration::from_secs(1), 1_000_000).unwrap(),
+            rate: Rate::new(1_000_000, Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)
         };
         let router = control::router(config, Arc::new(Quiet), Router::new());
