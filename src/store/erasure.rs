@@ -21,6 +21,8 @@ pub const REMEMBERED: Duration = Duration::from_secs(90 * 86_400);
 pub const MAX_REMEMBERED: usize = 1000;
 /// Erasures younger than this are gone after each time; older ones when all are.
 const RECENT: Duration = Duration::from_secs(3600);
+/// So much before an erasure was asked for is what is gone after each time; what is older, when all is.
+const A_LITTLE: Duration = Duration::from_secs(86_400);
 /// Events that one transaction erases.
 const AT_ONCE: i64 = 2_000;
 
@@ -57,6 +59,12 @@ struct Sampled {
     route: String,
     writer: Uuid,
     lines: String,
+}
+
+/// What a sample of somebody's says, as the sampler writes it; inside of any other value the quotes would be escaped.
+fn sampled(principal: &str) -> String {
+    let name = serde_json::to_string(principal).unwrap_or_default();
+    format!("\"principal\":{{\"id\":{name}")
 }
 
 fn place<'a>(tenant: &'a str, id: &'a str) -> [&'a str; 3] {
@@ -122,8 +130,14 @@ impl Tx {
         Ok(())
     }
 
-    /// Erases what some events before a time say.
-    async fn erase_events(&mut self, tenant: &str, principal: &str, before: Time) -> Result<u64, StoreError> {
+    /// Erases what some events of a time say.
+    async fn erase_events(
+        &mut self,
+        tenant: &str,
+        principal: &str,
+        from: Time,
+        before: Time,
+    ) -> Result<u64, StoreError> {
         q!(
             self,
             execute,
@@ -131,9 +145,10 @@ impl Tx {
                     name = '', outcome = ''
               WHERE (tenant, class, writer, sequence, time) IN
                     (SELECT tenant, class, writer, sequence, time FROM audit_events
-                      WHERE tenant = $1 AND principal = $2 AND time < $3 LIMIT $4)",
+                      WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT $5)",
             tenant,
             principal,
+            from,
             before,
             AT_ONCE
         )
@@ -147,9 +162,7 @@ impl Tx {
         from: Time,
         before: Time,
     ) -> Result<u64, StoreError> {
-        // As the sampler writes it; inside of any other value the quotes would be escaped.
-        let name = serde_json::to_string(principal).unwrap_or_default();
-        let theirs = format!("\"principal\":{{\"id\":{name}");
+        let theirs = sampled(principal);
         let rows = q!(
             self, all as Sampled,
             pg "SELECT at, route, writer, lines FROM request_samples
@@ -211,13 +224,14 @@ impl Platform<'_> {
         let (from, before) = (Time::from_micros(0), tx.now().plus(REMEMBERED));
         tx.lock_erasures().await?;
         tx.remember_erasure(tenant, principal).await?;
+        // Events first: a batch that comes in between has its usage erased now, or its events found later.
         let mut done = Erasure {
+            events: tx.erase_events(tenant, principal, from, before).await?,
             samples: tx.erase_samples(tenant, principal, from, before).await?,
             usage: tx.erase_usage(tenant, principal, before, true).await?,
-            events: tx.erase_events(tenant, principal, before).await?,
         };
         tx.commit().await?;
-        done.events += self.erase_rest(tenant, principal, before, done.events).await?;
+        done.add(self.erase_rest(tenant, principal, [from, before], true, done.events).await?);
         Ok(done)
     }
 
@@ -256,33 +270,76 @@ impl Platform<'_> {
         let opened = self.0.unseal(&place(&row.tenant, &row.id.to_string()), &row.sealed)?;
         let principal = String::from_utf8_lossy(opened.expose());
         let (tenant, before) = (row.tenant.as_str(), row.asked_at);
-        // A sampler keeps what it has for minutes at most while the store is there.
-        let from = if all { Time::from_micros(0) } else { before.minus(RECENT) };
+        // What is often looked for is what comes a little late: not every index has principals.
+        let from = if all { Time::from_micros(0) } else { before.minus(A_LITTLE) };
+        if !self.has_late(tenant, &principal, from, before).await? {
+            return Ok(Erasure::default());
+        }
         let mut tx = self.begin().await?;
         tx.lock_erasures().await?;
-        let events = tx.erase_events(tenant, &principal, before).await?;
+        let events = tx.erase_events(tenant, &principal, from, before).await?;
         // Usage comes with its events, in one transaction.
         let usage = if events > 0 { tx.erase_usage(tenant, &principal, before, false).await? } else { 0 };
         let samples = tx.erase_samples(tenant, &principal, from, before).await?;
         tx.commit().await?;
-        let events = events + self.erase_rest(tenant, &principal, before, events).await?;
-        Ok(Erasure { events, samples, usage })
+        let mut done = Erasure { events, samples, usage };
+        done.add(self.erase_rest(tenant, &principal, [from, before], false, events).await?);
+        Ok(done)
     }
 
-    /// Goes on erasing events until a transaction finds fewer than it may take.
+    /// Whether there is something to erase. Nobody who writes has to wait for the answer.
+    async fn has_late(
+        &self,
+        tenant: &str,
+        principal: &str,
+        from: Time,
+        before: Time,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.read().await?;
+        let event = q!(
+            tx,
+            scalar_optional as i64,
+            "SELECT sequence FROM audit_events
+              WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT 1",
+            tenant,
+            principal,
+            from,
+            before
+        )?;
+        if event.is_some() {
+            return Ok(true);
+        }
+        let sample = q!(
+            tx, scalar_optional as Time,
+            pg "SELECT at FROM request_samples
+                 WHERE tenant = $1 AND at >= $2 AND at < $3 AND position($4 IN lines) > 0 LIMIT 1",
+            lite "SELECT at FROM request_samples
+                   WHERE tenant = $1 AND at >= $2 AND at < $3 AND instr(lines, $4) > 0 LIMIT 1",
+            tenant,
+            from,
+            before,
+            sampled(principal)
+        )?;
+        Ok(sample.is_some())
+    }
+
+    /// Goes on erasing events until a transaction finds fewer than it may take, and the usage of what came meanwhile.
     async fn erase_rest(
         &self,
         tenant: &str,
         principal: &str,
-        before: Time,
+        [from, before]: [Time; 2],
+        whole: bool,
         mut last: u64,
-    ) -> Result<u64, StoreError> {
-        let mut more = 0;
+    ) -> Result<Erasure, StoreError> {
+        let mut more = Erasure::default();
         while last >= AT_ONCE as u64 {
             let mut tx = self.begin().await?;
-            last = tx.erase_events(tenant, principal, before).await?;
+            tx.lock_erasures().await?;
+            last = tx.erase_events(tenant, principal, from, before).await?;
+            more.events += last;
+            more.usage += tx.erase_usage(tenant, principal, before, whole).await?;
             tx.commit().await?;
-            more += last;
         }
         Ok(more)
     }

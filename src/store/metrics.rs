@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::FromRow;
-use sqlx::types::Uuid;
 
 use super::audit::signed;
 use super::tx::q;
 use super::{Engine, Grain, StoreError, TenantScope, Time, Tx};
 use crate::audit::Latency;
-use crate::audit::usage::{Metric, MetricKey};
+use crate::audit::usage::Metric;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -75,53 +74,6 @@ fn merged(rows: Vec<Row>) -> BTreeMap<(String, String), Metric> {
 }
 
 impl Tx {
-    /// Adds to minutes. Whoever calls notes their hours as dirty.
-    pub(super) async fn write_metrics(
-        &mut self,
-        writer: Uuid,
-        metrics: &[(MetricKey, Metric)],
-    ) -> Result<(), StoreError> {
-        for (key, metric) in metrics {
-            let at = Time::from_micros(signed(key.minute_us));
-            let stored = q!(
-                self,
-                scalar_optional as String,
-                "SELECT latency FROM metric_minute
-                  WHERE tenant = $1 AND at = $2 AND route = $3 AND server = $4 AND writer = $5",
-                &*key.tenant,
-                at,
-                &*key.route,
-                &*key.server,
-                writer
-            )?;
-            let mut latency = metric.latency.clone();
-            if let Some(before) = stored.as_deref().and_then(Latency::from_json) {
-                latency.merge(&before);
-            }
-            q!(
-                self,
-                execute,
-                "INSERT INTO metric_minute AS m (tenant, at, route, server, writer, calls, errors, failures, busy_us, latency)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-                 ON CONFLICT (tenant, at, route, server, writer) DO UPDATE
-                    SET calls = m.calls + excluded.calls, errors = m.errors + excluded.errors,
-                        failures = m.failures + excluded.failures, busy_us = m.busy_us + excluded.busy_us,
-                        latency = excluded.latency",
-                &*key.tenant,
-                at,
-                &*key.route,
-                &*key.server,
-                writer,
-                signed(metric.calls),
-                signed(metric.errors),
-                signed(metric.failures),
-                signed(metric.busy_us),
-                latency.to_json()
-            )?;
-        }
-        Ok(())
-    }
-
     /// Makes an hour anew of its minutes.
     pub(super) async fn roll_metrics(&mut self, tenant: &str, hour: Time) -> Result<(), StoreError> {
         let minutes = q!(

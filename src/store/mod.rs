@@ -29,6 +29,7 @@ mod leader;
 mod metrics;
 mod migrate;
 mod migrations;
+mod minutes;
 mod monitor;
 mod notify;
 mod partitions;

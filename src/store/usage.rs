@@ -1,20 +1,18 @@
-//! Usage in the store: minutes from the drainer, series and the most active.
+//! Usage in the store: series and the most active.
 //!
-//! A minute has a row for each writer, and only that writer's drainer writes it, so replicas never wait for each other.
-//! An hour whose minutes changed is noted as dirty in the same transaction; `usage_roll` makes hours and days of them.
+//! A minute has a row for each writer, and only that writer's drainer writes it (`minutes`), so replicas never wait for
+//! each other. An hour whose minutes changed is noted as dirty in the same transaction; `usage_roll` makes hours and days.
 
 use std::time::Duration;
 
 use sqlx::FromRow;
-use sqlx::types::Uuid;
 
-use super::audit::signed;
 use super::tx::q;
-use super::{StoreError, TenantScope, Time, Tx};
-use crate::audit::usage::{Cell, Key, Sketch};
+use super::{StoreError, TenantScope, Time};
+use crate::audit::usage::Sketch;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Rows of sketches that one series reads at most.
 const MAX_SKETCHES: i64 = 100_000;
@@ -107,76 +105,6 @@ pub struct UsageTop {
     pub bytes_in: i64,
     /// Bytes of response bodies.
     pub bytes_out: i64,
-}
-
-impl Tx {
-    /// Adds to minutes, and notes their hours as dirty.
-    pub(super) async fn write_usage(
-        &mut self,
-        writer: Uuid,
-        usage: &[(Key, Cell)],
-    ) -> Result<(), StoreError> {
-        let mut hours: Vec<(&str, Time)> = Vec::new();
-        for (key, cell) in usage {
-            let at = Time::from_micros(signed(key.minute_us));
-            let stored = q!(
-                self,
-                scalar_optional as Vec<u8>,
-                "SELECT sketch FROM usage_minute WHERE tenant = $1 AND at = $2 AND principal = $3 AND route = $4
-                    AND server = $5 AND tool = $6 AND writer = $7",
-                &*key.tenant,
-                at,
-                &*key.principal,
-                &*key.route,
-                &*key.server,
-                &*key.tool,
-                writer
-            )?;
-            let mut sketch = cell.sketch.clone();
-            if let Some(before) = stored.as_deref().and_then(Sketch::from_bytes) {
-                sketch.merge(&before);
-            }
-            q!(
-                self,
-                execute,
-                "INSERT INTO usage_minute AS u
-                        (tenant, at, principal, route, server, tool, writer, calls, errors, bytes_in, bytes_out, sketch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-                 ON CONFLICT (tenant, at, principal, route, server, tool, writer) DO UPDATE
-                    SET calls = u.calls + excluded.calls, errors = u.errors + excluded.errors,
-                        bytes_in = u.bytes_in + excluded.bytes_in, bytes_out = u.bytes_out + excluded.bytes_out,
-                        sketch = excluded.sketch",
-                &*key.tenant,
-                at,
-                &*key.principal,
-                &*key.route,
-                &*key.server,
-                &*key.tool,
-                writer,
-                signed(cell.calls),
-                signed(cell.errors),
-                signed(cell.bytes_in),
-                signed(cell.bytes_out),
-                sketch.to_bytes()
-            )?;
-            let hour = (&*key.tenant, at.floor(HOUR));
-            if !hours.contains(&hour) {
-                hours.push(hour);
-            }
-        }
-        hours.sort_unstable();
-        for (tenant, hour) in hours {
-            // An update, to hold the row: a roll-up must not take the note away before these minutes can be seen.
-            q!(
-                self,
-                execute,
-                "INSERT INTO usage_dirty (tenant, hour) VALUES ($1, $2) ON CONFLICT (tenant, hour) DO UPDATE SET hour = excluded.hour",
-                tenant,
-                hour
-            )?;
-        }
-        Ok(())
-    }
 }
 
 macro_rules! series {

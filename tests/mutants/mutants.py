@@ -1987,8 +1987,8 @@ add(
     "docs/audit.md: what arrives after an erasure and happened before it is erased.",
     (
         "src/store/erasure.rs",
-        "        let events = tx.erase_events(tenant, &principal, before).await?;\n        // Usage",
-        "        let events = if BROKEN { 0 } else { tx.erase_events(tenant, &principal, before).await? };\n        // Usage",
+        "        let events = tx.erase_events(tenant, &principal, from, before).await?;\n        // Usage",
+        "        let events = if BROKEN { 0 } else { tx.erase_events(tenant, &principal, from, before).await? };\n        // Usage",
     ),
     caught_by="store::erasure::postgres::what_arrives_late_is_erased_and_what_happened_later_is_not",
 )

@@ -23,6 +23,7 @@ each_engine!(
     erased_events_say_nothing_and_the_chain_holds,
     bodies_are_read_event_by_event_and_a_few_megabytes_at_once,
     usage_adds_up_and_roll_ups_may_be_done_again,
+    a_batch_of_many_callers_is_as_few_statements_as_one_of_one,
 );
 
 const START_US: u64 = 1_796_000_000_000_000;
@@ -414,4 +415,37 @@ async fn bodies_are_read_event_by_event_and_a_few_megabytes_at_once(fixture: Fix
     // Of another tenant there is nothing by the same name.
     let other = tenant("b");
     assert!(store.tenant(&other).audit_event(Class::Data, writer.id, 2).await.unwrap().is_none());
+}
+
+async fn a_batch_of_many_callers_is_as_few_statements_as_one_of_one(fixture: Fixture) {
+    let (store, platform) = (&fixture.store, fixture.store.platform());
+    let names: Vec<String> = (0..300).map(|i| format!("caller-{i}")).collect();
+    let mut writer = Writer::new();
+    let begin = START_US / DAY_US * DAY_US;
+    for at in [0, 1, 2, 60, 61, 62] {
+        let at = begin + at * 1_000_000;
+        let events: Vec<Event<'_>> = names.iter().map(|name| event("a", at, name, "x")).collect();
+        platform.audit_write(&writer.batch(&events)).await.unwrap();
+    }
+    let (from, to) = (Time::from_micros(begin as i64), Time::from_micros((begin + DAY_US) as i64));
+    let id = tenant("a");
+    let scope = store.tenant(&id);
+    let series = scope.usage_series(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap();
+    assert_eq!(series.iter().map(|p| p.calls).collect::<Vec<_>>(), [900, 900]);
+    let one = UsageFilter { principal: Some("caller-17".to_owned()), ..Default::default() };
+    assert_eq!(scope.usage_latency(Grain::Minute, from, to, &one).await.unwrap().count(), 6);
+    assert_eq!(
+        scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap().count(),
+        1800
+    );
+    if store.engine() == Engine::Postgres {
+        let sent: u64 = store
+            .statements()
+            .iter()
+            .filter(|s| s.statement.contains("usage_minute") || s.statement.contains("metric_minute"))
+            .filter(|s| s.statement.contains("UNNEST") || s.statement.contains("VALUES"))
+            .map(|s| s.count)
+            .sum();
+        assert_eq!(sent, 6 * 4, "read and write, of usage and of metrics");
+    }
 }
