@@ -11,7 +11,7 @@ use crate::support::{Client, Gateway, Upstream, eventually};
 async fn a_name_that_postgres_takes_in_no_text_holds_nothing_back() {
     let (database, up) = (Database::fresh(), Upstream::legacy().await);
     let one = Replica::start(&database.url()).await;
-    let token = token(one.data_dir(), one.process().admin_address()).await;
+    let token = one.admin_token().await;
     let text = document("s", &up.url()).replacen("http:", "era: legacy, http:", 1);
     publish(&one.publisher(), &text, None).await.unwrap();
     eventually("it is served", async || (one.routes() == ["s"]).then_some(())).await;
