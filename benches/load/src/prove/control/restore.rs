@@ -209,14 +209,13 @@ impl Stage {
         }
     }
 
-    /// A replica that is not started, with the keys of another one: they are in no backup.
+    /// A replica that is not started, with the master key of another one, which is in no backup. What the audit is signed
+    /// with is in it, sealed.
     fn successor(&self, of: &Replica, name: &str, store: Option<String>) -> Result<Replica> {
         let replica = Replica::prepare(self.setup(name, store))?;
         let data = replica.dir().join("data");
         fs::DirBuilder::new().mode(0o700).create(&data)?;
-        for key in ["audit.key", "master.key"] {
-            fs::copy(of.dir().join("data").join(key), data.join(key))?;
-        }
+        fs::copy(of.dir().join("data").join("master.key"), data.join("master.key"))?;
         Ok(replica)
     }
 
