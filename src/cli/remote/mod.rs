@@ -398,7 +398,11 @@ async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
         }
     }
     if let Some(first) = scopes.first() {
-        println!("{} live replicas", first.replicas.len());
+        println!(
+            "{} live {}",
+            first.replicas.len(),
+            if first.replicas.len() == 1 { "replica" } else { "replicas" }
+        );
         for replica in &first.replicas {
             println!("  {}  role {}  version {}", replica.replica, replica.role, replica.version);
         }
