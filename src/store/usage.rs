@@ -14,8 +14,8 @@ use crate::audit::usage::Sketch;
 const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Rows of sketches that one series reads at most.
-const MAX_SKETCHES: i64 = 100_000;
+/// Rows whose latencies are put together at most.
+const MAX_SKETCHES: i64 = 10_000;
 
 /// Length of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -182,7 +182,7 @@ impl TenantScope<'_> {
         }
     }
 
-    /// Durations of everything in a time.
+    /// Durations of everything in a time; `None` if they are in more than 10,000 rows, for a part of them would mislead.
     ///
     /// # Errors
     /// The database.
@@ -192,13 +192,13 @@ impl TenantScope<'_> {
         from: Time,
         to: Time,
         filter: &UsageFilter,
-    ) -> Result<Sketch, StoreError> {
+    ) -> Result<Option<Sketch>, StoreError> {
         let mut tx = self.read().await?;
         let tenant = self.tenant().as_str();
         let UsageFilter { principal, route, server, tool } = filter;
         let (principal, route, server, tool) =
             (principal.as_deref(), route.as_deref(), server.as_deref(), tool.as_deref());
-        let max = MAX_SKETCHES;
+        let max = MAX_SKETCHES + 1;
         let rows = match grain {
             Grain::Minute => {
                 sketches!(tx, "usage_minute", tenant, from, to, principal, route, server, tool, max)
@@ -206,11 +206,14 @@ impl TenantScope<'_> {
             Grain::Hour => sketches!(tx, "usage_hour", tenant, from, to, principal, route, server, tool, max),
             Grain::Day => sketches!(tx, "usage_day", tenant, from, to, principal, route, server, tool, max),
         }?;
+        if rows.len() as i64 > MAX_SKETCHES {
+            return Ok(None);
+        }
         let mut all = Sketch::new();
         for sketch in rows.iter().filter_map(|bytes| Sketch::from_bytes(bytes)) {
             all.merge(&sketch);
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// Those with the most calls in a time.

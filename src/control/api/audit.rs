@@ -34,6 +34,7 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
         .operation(routes!(read_audit_bodies))
         .operation(routes!(usage_series))
         .operation(routes!(usage_top))
+        .operation(routes!(usage_latency))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -294,6 +295,25 @@ struct UsageView {
     bytes_out: i64,
 }
 
+/// How long requests took, each quantile within one percent.
+#[derive(Serialize, ToSchema)]
+struct LatencyView {
+    /// Requests.
+    calls: usize,
+    /// Half of them took no longer, in milliseconds; absent without requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p50_ms: Option<f64>,
+    /// Nine of ten took no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p90_ms: Option<f64>,
+    /// 95 of a hundred took no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p95_ms: Option<f64>,
+    /// 99 of a hundred took no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99_ms: Option<f64>,
+}
+
 fn grain(name: Option<&str>) -> Result<Grain, Problem> {
     Ok(match name {
         Some("minute") => Grain::Minute,
@@ -344,6 +364,36 @@ async fn usage_series(
         bytes_out: p.bytes_out,
     });
     Ok(Answer(Page { items: items.collect(), next_cursor: None }))
+}
+
+/// How long requests took
+///
+/// Of all in a time, or of one caller, route, server or tool. Long-lived streams count with all their time.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/usage/latency", tag = "usage", params(Path, Series),
+    responses((status = 200, description = "Quantiles in milliseconds.", body = LatencyView)))]
+async fn usage_latency(
+    State(api): State<Api>,
+    Extension(tenant): Extension<TenantId>,
+    Params(ask): Params<Series>,
+) -> Result<Answer<LatencyView>, Problem> {
+    let grain = grain(ask.grain.as_deref())?;
+    let (from, to) = range(&api, grain, ask.from.as_deref(), ask.to.as_deref())?;
+    let filter =
+        UsageFilter { principal: ask.principal, route: ask.route, server: ask.server, tool: ask.tool };
+    let Some(all) = api.store()?.tenant(&tenant).usage_latency(grain, from, to, &filter).await? else {
+        let error = FieldError::new("?from", "there are too many callers, routes and tools in this time");
+        let error = error
+            .expecting("a shorter time, a longer `grain`, or one `principal`, `route`, `server` or `tool`");
+        return Err(Problem::parameter("from", "").replacing_errors([error]));
+    };
+    let quantile = |share| all.quantile_ms(share);
+    Ok(Answer(LatencyView {
+        calls: all.count(),
+        p50_ms: quantile(0.5),
+        p90_ms: quantile(0.9),
+        p95_ms: quantile(0.95),
+        p99_ms: quantile(0.99),
+    }))
 }
 
 /// Who or what is used most

@@ -89,6 +89,7 @@ pub const OPERATIONS: &[Operation] = &[
     on("erase_audit", AuditErase, Tenant, Always),
     on("usage_series", UsageRead, Tenant, Refusals),
     on("usage_top", UsageRead, Tenant, Refusals),
+    on("usage_latency", UsageRead, Tenant, Refusals),
     on("list_sessions", SessionsRead, Tenant, Refusals),
     on("close_session", SessionsClose, Tenant, Always),
     on("list_streams", SessionsRead, Tenant, Refusals),

@@ -188,6 +188,52 @@ async fn performance_and_usage_are_summed_up() {
         (&json!(400), &json!(2), &json!(2), &json!(1))
     );
     assert_eq!((&sum["bytes_in"], &sum["bytes_out"], &sum["errors"]), (&json!(400), &json!(800), &json!(20)));
+    for (filter, calls) in
+        [("", 400), ("&server=files", 200), ("&principal=corp%7Cann&server=files", 100), ("&tool=other", 0)]
+    {
+        let path = format!("/api/v1/tenants/a/usage/latency?{HOUR}{filter}");
+        let latency = get(&plane, KEY, &path).await;
+        assert_eq!(latency["calls"], json!(calls), "{path}");
+        for quantile in ["p50_ms", "p90_ms", "p95_ms", "p99_ms"] {
+            match latency.get(quantile).map(|ms| ms.as_f64().unwrap()) {
+                Some(ms) => assert!(calls > 0 && (ms - 10.0).abs() <= 0.1, "{path}: {ms}"),
+                None => assert_eq!(calls, 0, "{path}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn latencies_of_too_many_rows_are_refused_and_not_cut() {
+    let plane = furnished().await;
+    let (mut usage, mut names) = (Usage::default(), Names::default());
+    let time = u64::try_from(START).unwrap() * 1_000_000;
+    for n in 0..10_001 {
+        let principal = format!("corp|{n}");
+        let event = Event {
+            principal: Some(&principal),
+            outcome: Some("ok"),
+            duration_us: Some(10_000),
+            ..Event::new(time, "a", Class::Data)
+        };
+        usage.count(time, &event, &Keys::of(&event, &mut names));
+    }
+    let (usage, metrics) = usage.into_parts();
+    let batch = AuditBatch {
+        writer: WriterId::fresh(),
+        from: Position::default(),
+        to: Position { segment: 0, offset: 8 },
+        events: Vec::new(),
+        heads: Vec::new(),
+        usage,
+        metrics,
+    };
+    plane.store.platform().audit_write(&batch).await.unwrap();
+    let path = format!("GET /api/v1/tenants/a/usage/latency?{HOUR}&grain=minute");
+    let many = plane.ask(KEY, &path, &[], None).await;
+    assert_eq!((many.status.as_u16(), &many.json()["errors"][0]["pointer"]), (400, &json!("?from")));
+    let one = plane.ask(KEY, &format!("{path}&principal=corp%7C77"), &[], None).await;
+    assert_eq!((one.status.as_u16(), &one.json()["calls"]), (200, &json!(1)));
 }
 
 #[tokio::test]
@@ -197,6 +243,7 @@ async fn times_that_make_no_sense_are_refused_and_other_tenants_stay_unseen() {
         ("health/summary", "from=2026-11-30T10:00:00Z&to=2026-11-30T09:00:00Z"),
         ("performance", "from=2020-01-01T00:00:00Z&to=2026-11-30T09:00:00Z"),
         ("usage/summary", "from=yesterday"),
+        ("usage/latency", "grain=century"),
         ("servers/weather/health/history", "grain=day"),
         ("servers/weather/health", "hours=3"),
     ] {
@@ -204,7 +251,7 @@ async fn times_that_make_no_sense_are_refused_and_other_tenants_stay_unseen() {
         assert_eq!(answer.status, 400, "{path}?{wrong}");
         assert!(answer.json()["detail"].is_string());
     }
-    for path in ["health/summary", "performance", "usage/summary", "servers/secret/health"] {
+    for path in ["health/summary", "performance", "usage/summary", "usage/latency", "servers/secret/health"] {
         let answer = plane.ask(KEY, &format!("GET /api/v1/tenants/b/{path}?{HOUR}"), &[], None).await;
         assert_eq!(answer.status, 404, "{path}");
     }

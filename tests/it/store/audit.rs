@@ -313,7 +313,7 @@ async fn usage_adds_up_and_roll_ups_may_be_done_again(fixture: Fixture) {
         assert_eq!((sum(|p| p.calls), sum(|p| p.errors)), (18, 6), "{grain:?}");
         assert_eq!((sum(|p| p.bytes_in), sum(|p| p.bytes_out)), (180, 360), "{grain:?}");
         assert_eq!(series.len(), if grain == Grain::Day { 1 } else { 2 });
-        let latency = scope.usage_latency(grain, from, to, &all).await.unwrap();
+        let latency = scope.usage_latency(grain, from, to, &all).await.unwrap().unwrap();
         assert_eq!(latency.count(), 18);
         let p50 = latency.quantile_ms(0.5).unwrap();
         assert!((p50 - 1.5).abs() < 0.03, "{p50}");
@@ -433,9 +433,9 @@ async fn a_batch_of_many_callers_is_as_few_statements_as_one_of_one(fixture: Fix
     let series = scope.usage_series(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap();
     assert_eq!(series.iter().map(|p| p.calls).collect::<Vec<_>>(), [900, 900]);
     let one = UsageFilter { principal: Some("caller-17".to_owned()), ..Default::default() };
-    assert_eq!(scope.usage_latency(Grain::Minute, from, to, &one).await.unwrap().count(), 6);
+    assert_eq!(scope.usage_latency(Grain::Minute, from, to, &one).await.unwrap().unwrap().count(), 6);
     assert_eq!(
-        scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap().count(),
+        scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap().unwrap().count(),
         1800
     );
     if store.engine() == Engine::Postgres {

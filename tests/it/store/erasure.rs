@@ -45,7 +45,8 @@ async fn others(fixture: &Fixture) -> Vec<(Vec<UsageTop>, usize)> {
     for grain in GRAINS {
         for by in [UsageBy::Route, UsageBy::Server, UsageBy::Tool] {
             let theirs = fixture.store.tenant(&id);
-            let latency = theirs.usage_latency(grain, now.minus(days), now.plus(days), &all).await.unwrap();
+            let latency =
+                theirs.usage_latency(grain, now.minus(days), now.plus(days), &all).await.unwrap().unwrap();
             sums.push((top(fixture, grain, by).await, latency.count()));
         }
     }

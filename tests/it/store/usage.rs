@@ -58,7 +58,7 @@ async fn calls(store: &Store, name: &str) -> [i64; 4] {
     for (at, grain) in [Grain::Minute, Grain::Hour, Grain::Day].into_iter().enumerate() {
         let series = scope.usage_series(grain, from, to, &UsageFilter::default()).await.unwrap();
         found[at] = series.iter().map(|point| point.calls).sum();
-        let latency = scope.usage_latency(grain, from, to, &UsageFilter::default()).await.unwrap();
+        let latency = scope.usage_latency(grain, from, to, &UsageFilter::default()).await.unwrap().unwrap();
         assert_eq!(latency.count() as i64, found[at], "{grain:?}");
     }
     let metrics = scope.request_performance_summary(Grain::Hour, from, to).await.unwrap();
