@@ -53,7 +53,7 @@ pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
 pub use leftover::{Leftover, leftovers, size_of};
 pub use names::{Keys, Names};
-pub use payload::{BODIES, render, without_bodies};
+pub use payload::{BODIES, render};
 pub use redact::{redact, whole_characters};
 pub use segment::{Position, WriterId};
 pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
