@@ -23,6 +23,7 @@ mod custom_roles;
 mod engine;
 mod erasure;
 mod error;
+mod expect;
 mod health;
 mod identity;
 mod keys;
@@ -68,6 +69,7 @@ pub use custom_roles::{CustomRole, NewCustomRole};
 pub use engine::Engine;
 pub use erasure::{Erasure, MAX_REMEMBERED, REMEMBERED};
 pub use error::{Fault, StoreError};
+pub use expect::{Put, whatever};
 pub use health::{HealthChange, HealthPlace, HealthSample, HealthSummary};
 pub use identity::{
     ApiKey, IdentityChange, IdentityKind, IdentitySnapshot, NewApiKey, NewUser, RevocationEntry, RoleBinding,

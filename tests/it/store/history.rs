@@ -8,7 +8,7 @@ use tollgate::audit::{Class, Event, Keys, Names, Position, WriterId};
 use tollgate::config::model::HistoryRetention;
 use tollgate::store::{
     AuditBatch, Engine, Grain, HealthChange, HealthPlace, HealthSample, Heartbeat, NewUser, Page, Past,
-    Store, Time,
+    Store, Time, whatever,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -332,7 +332,7 @@ async fn the_feed_keeps_what_a_live_process_has_not_read(fixture: Fixture) {
     for i in 0..5 {
         let id = format!("corp|user{i}");
         let user = NewUser { id: &id, display_name: "", email: "", disabled: true };
-        store.tenant(&acme).put_user(user).await.unwrap();
+        store.tenant(&acme).put_user(user, whatever).await.unwrap();
     }
     let beat = |boot, identity_seq| Heartbeat {
         boot,

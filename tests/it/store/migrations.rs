@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tollgate::base::{Clock, TenantId};
 use tollgate::config::model::MigrateWhen;
 use tollgate::store::{
-    Engine, MigrationState, NewCustomRole, Page, SCHEMA_LEVEL, Store, StoreError, StoreSettings,
+    Engine, MigrationState, NewCustomRole, Page, SCHEMA_LEVEL, Store, StoreError, StoreSettings, whatever,
 };
 
 use super::{Fixture, each_engine, open};
@@ -85,7 +85,7 @@ async fn without_custom_roles_nobody_has_one() {
         let fixture = Fixture::new(engine).await;
         let acme = TenantId::new("acme");
         let role = NewCustomRole { name: "reader", description: "", permissions: "", author: "ada" };
-        fixture.store.tenant(&acme).put_custom_role(role).await.unwrap();
+        fixture.store.tenant(&acme).put_custom_role(role, whatever).await.unwrap();
         fixture.store.tenant(&acme).bind_custom_role("bob", "reader", "ada").await.unwrap();
         fixture.store.tenant(&acme).bind_auditor("bob", "ada").await.unwrap();
         fixture.store.migrate_down(50).await.unwrap();
