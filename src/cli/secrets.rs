@@ -5,7 +5,7 @@ use std::io::Read as _;
 use super::args::{SecretsArgs, SecretsCommand};
 use super::store::{settings, with};
 use crate::base::{Secret, TenantId};
-use crate::store::{Page, Store};
+use crate::store::{Page, Store, whatever};
 
 /// Longest secret that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
@@ -47,7 +47,7 @@ async fn work(
                 }
             }
         }
-        SecretsCommand::Remove { name } => scope.remove_secret(name).await?,
+        SecretsCommand::Remove { name } => scope.remove_secret(name, whatever).await?,
         SecretsCommand::Rotate => {
             let id = store.rotate_master_key().await?;
             let moved = store.platform().rewrap().await?;
@@ -60,7 +60,9 @@ async fn work(
             println!("{} values moved", store.platform().rewrap().await?);
         }
         SecretsCommand::Set { name } => {
-            let info = scope.put_secret(name, &value.unwrap_or_default(), "tollgate secrets").await?;
+            let put =
+                scope.put_secret(name, &value.unwrap_or_default(), "tollgate secrets", whatever).await?;
+            let info = put.into_row();
             println!("{} version {}", info.name, info.version);
         }
     }

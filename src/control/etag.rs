@@ -67,10 +67,13 @@ impl Precondition {
         match (self, current) {
             (Precondition::Absent, _) | (Precondition::Exists, Some(_)) | (Precondition::New, None) => Ok(()),
             (Precondition::Match(tags), Some(current)) if tags.iter().any(|t| t == current) => Ok(()),
-            (Precondition::New, Some(_)) => Err(Problem::precondition_failed("it exists already")),
+            (Precondition::New, Some(current)) => {
+                Err(Problem::precondition_failed("it exists already").currently(current))
+            }
             (_, None) => Err(Problem::precondition_failed("it does not exist")),
-            (_, Some(_)) => {
-                Err(Problem::precondition_failed("it was changed since you read it: read it again"))
+            (_, Some(current)) => {
+                let changed = Problem::precondition_failed("it was changed since you read it: read it again");
+                Err(changed.currently(current))
             }
         }
     }

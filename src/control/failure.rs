@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 
 use super::documents::{findings, pointer};
+use super::etag;
 use super::problem::FieldError;
 use super::problem::Problem;
 use crate::source::{PublishError, Refusal};
@@ -15,9 +16,15 @@ const STORE_RETRY: u64 = 2;
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
-            StoreError::Conflict { expected, found } => Problem::precondition_failed(format!(
-                "the revision is {found} and not {expected}: somebody changed it; read it again"
-            )),
+            StoreError::Conflict { expected, found } => {
+                let changed = Problem::precondition_failed(format!(
+                    "the revision is {found} and not {expected}: somebody changed it; read it again"
+                ));
+                match u64::try_from(*found) {
+                    Ok(revision @ 1..) => changed.currently(etag::of_revision(revision)),
+                    _ => changed,
+                }
+            }
             StoreError::Duplicate(_) => Problem::conflict("exists", "it exists already"),
             StoreError::Missing(_) => Problem::not_found(),
             StoreError::Refused(_) => {

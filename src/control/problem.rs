@@ -22,6 +22,7 @@ pub struct Problem {
     code: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    current: Option<Box<str>>,
     headers: Box<HeaderMap>,
     internal: Option<String>,
 }
@@ -76,6 +77,9 @@ pub(super) struct Body<'a> {
     /// `urn:uuid:` and the request id, which the log has as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// Of a 412: the ETag of what there is now. Absent if there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_etag: Option<&'a str>,
     /// What is wrong, one by one.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
@@ -96,6 +100,7 @@ impl Problem {
             code,
             detail: detail.into(),
             errors: Vec::new(),
+            current: None,
             headers: Box::default(),
             internal: None,
         }
@@ -126,6 +131,12 @@ impl Problem {
     /// 412: the resource is not what the caller last saw.
     pub fn precondition_failed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+    }
+
+    /// Says what the ETag is now.
+    pub(super) fn currently(mut self, etag: impl Into<String>) -> Self {
+        self.current = Some(etag.into().into_boxed_str());
+        self
     }
 
     /// 428: the caller must say which state they saw last.
@@ -308,6 +319,7 @@ impl Problem {
             detail: &self.detail,
             code: self.code,
             instance: request_id.map(|id| format!("urn:uuid:{id}")),
+            current_etag: self.current.as_deref(),
             errors: &self.errors,
         }
     }

@@ -8,18 +8,13 @@ use std::sync::Arc;
 
 use sqlx::types::Uuid;
 
+use super::audit_lite as lite;
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
 use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
 use crate::base::TenantId;
-
-/// Rows of one statement on SQLite. A batch is cut into the largest that fit, so that few statements are ever prepared,
-/// and each stays so.
-const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
-/// Columns of an event.
-const COLUMNS: usize = 14;
 
 /// One event on its way into the store.
 #[derive(Clone, Debug)]
@@ -95,52 +90,11 @@ impl Tx {
                 .bind(column(|e| &e.keys.outcome));
                 within(patience, insert.execute(&mut **conn)).await.map(drop)
             }
-            Conn::Sqlite(conn) => {
-                let mut done = Ok(());
-                let mut rest = events;
-                while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
-                    let (chunk, others) = rest.split_at(size);
-                    rest = others;
-                    // Made of numbers only.
-                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(size)));
-                    for e in chunk {
-                        query = query
-                            .bind(e.keys.tenant.clone())
-                            .bind(number(e.class))
-                            .bind(writer)
-                            .bind(signed(e.sequence))
-                            .bind(e.time)
-                            .bind(&e.commitment[..])
-                            .bind(&e.link[..])
-                            .bind(&e.salt[..])
-                            .bind(e.payload.clone())
-                            .bind(e.keys.principal.clone())
-                            .bind(e.keys.route.clone())
-                            .bind(e.keys.server.clone())
-                            .bind(e.keys.name.clone())
-                            .bind(e.keys.outcome.clone());
-                    }
-                    done = query.execute(&mut **conn).await.map(drop);
-                    if done.is_err() {
-                        break;
-                    }
-                }
-                done
-            }
+            Conn::Sqlite(conn) => lite::insert(conn, writer, events).await,
         };
         self.timed("INSERT INTO audit_events …", started.elapsed(), done.is_ok());
         done.map_err(StoreError::from)
     }
-}
-
-fn insert_lite(rows: usize) -> String {
-    let mut text =
-        "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
-                     principal, route, server, name, outcome) VALUES "
-            .to_owned();
-    let row = format!("({})", ["?"; COLUMNS].join(","));
-    text.push_str(&vec![row; rows].join(","));
-    text
 }
 
 impl Platform<'_> {
@@ -310,11 +264,14 @@ impl Platform<'_> {
                          WHERE a.tenant = g.tenant AND a.class = $1 AND a.writer = g.writer AND a.time < $2
                          ORDER BY a.sequence DESC LIMIT 1) e
                  WHERE g.class = $1 AND h.class = $1 AND h.tenant = g.tenant AND h.writer = g.writer",
-            // Tenants by name, or the index by tenant and time would be of no use; the plus keeps it from that of chains.
+            // Tenants one by one, or the index by tenant and time would be of no use; the pluses keep it from that of chains.
             lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
-                    FROM (SELECT tenant, writer, max(sequence) AS sequence, link FROM audit_events
-                           WHERE tenant IN (SELECT tenant FROM audit_heads) AND +class = $1 AND time < $2
-                           GROUP BY tenant, writer) e
+                    FROM (SELECT t.tenant, c.writer, max(r.sequence) AS sequence, r.link
+                            FROM audit_event_rows r
+                            JOIN audit_event_chains c ON c.id = +r.chain AND +c.class = $1
+                            JOIN audit_event_tenants t ON t.id = +r.tenant
+                           WHERE r.tenant IN (SELECT id FROM audit_event_tenants) AND r.time < $2
+                           GROUP BY r.chain) e
                    WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
             number(class),
             before
@@ -342,8 +299,9 @@ impl Platform<'_> {
             super::Engine::Sqlite => q!(
                 tx,
                 execute,
-                "DELETE FROM audit_events
-                  WHERE tenant IN (SELECT tenant FROM audit_heads) AND class = $1 AND time < $2",
+                "DELETE FROM audit_event_rows
+                  WHERE tenant IN (SELECT id FROM audit_event_tenants) AND time < $2
+                    AND +chain IN (SELECT id FROM audit_event_chains WHERE class = $1)",
                 number(class),
                 before
             )?,

@@ -102,6 +102,8 @@ pub struct CanaryEnd<'a> {
     pub promoted: Option<i64>,
     /// What was counted, as JSON.
     pub figures: &'a str,
+    /// The share that whoever ends it has seen, if that matters.
+    pub if_share: Option<i32>,
 }
 
 /// What one process counted of a canary, since it began.
@@ -218,11 +220,18 @@ impl TenantScope<'_> {
         Ok(canary)
     }
 
-    /// Changes the share of the running canary, from `at` on.
+    /// Changes the share of the running canary, from `at` on: if it is still the one that the caller has seen, in case that
+    /// this matters.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if it does not run (any more); the database.
-    pub async fn share_canary(&self, id: Uuid, share: i32, at: Time) -> Result<Canary, StoreError> {
+    /// [`StoreError::Missing`] if it does not run (any more), [`StoreError::Conflict`] if it has another share; the database.
+    pub async fn share_canary(
+        &self,
+        id: Uuid,
+        share: i32,
+        at: Time,
+        if_share: Option<i32>,
+    ) -> Result<Canary, StoreError> {
         let mut tx = self.begin().await?;
         let now = tx.now();
         // A change that has not come into force yet is replaced: what held before it still does until then.
@@ -231,14 +240,16 @@ impl TenantScope<'_> {
             execute,
             "UPDATE canaries SET share_before = CASE WHEN share_at <= $5 THEN share ELSE share_before END,
                                  share = $3, share_at = $4
-              WHERE tenant = $1 AND id = $2 AND state = 'running'",
+              WHERE tenant = $1 AND id = $2 AND state = 'running' AND share = COALESCE($6, share)",
             self.tenant().as_str(),
             id,
             share,
             at,
-            now
+            now,
+            if_share
         )?;
         if changed == 0 {
+            unseen(&mut tx, id, if_share).await?;
             return Err(StoreError::Missing("running canary".to_owned()));
         }
         let canary = one(&mut tx, id).await?;
@@ -250,7 +261,7 @@ impl TenantScope<'_> {
     /// Ends the running canary. `None`: somebody else had ended it.
     ///
     /// # Errors
-    /// The database.
+    /// [`StoreError::Conflict`] if it has another share than the caller has seen; the database.
     pub async fn end_canary(&self, id: Uuid, end: CanaryEnd<'_>) -> Result<Option<Canary>, StoreError> {
         let mut tx = self.begin().await?;
         let now = tx.now();
@@ -258,7 +269,7 @@ impl TenantScope<'_> {
             tx,
             execute,
             "UPDATE canaries SET state = $3, ended_at = $4, ended_by = $5, end_reason = $6, promoted = $7, figures = $8
-              WHERE tenant = $1 AND id = $2 AND state = 'running'",
+              WHERE tenant = $1 AND id = $2 AND state = 'running' AND share = COALESCE($9, share)",
             self.tenant().as_str(),
             id,
             end.state,
@@ -266,9 +277,11 @@ impl TenantScope<'_> {
             end.by,
             end.reason,
             end.promoted,
-            end.figures
+            end.figures,
+            end.if_share
         )?;
         if ended == 0 {
+            unseen(&mut tx, id, end.if_share).await?;
             return Ok(None);
         }
         let canary = one(&mut tx, id).await?;
@@ -368,6 +381,24 @@ impl Platform<'_> {
 async fn one(tx: &mut TenantTx, id: Uuid) -> Result<Canary, StoreError> {
     let tenant = tx.tenant().clone();
     q!(tx, one as Canary, ONE, tenant.as_str(), id)
+}
+
+/// Tells a canary with another share than was seen from one that does not run.
+async fn unseen(tx: &mut TenantTx, id: Uuid, if_share: Option<i32>) -> Result<(), StoreError> {
+    let tenant = tx.tenant().clone();
+    let found = q!(
+        tx,
+        scalar_optional as i32,
+        "SELECT share FROM canaries WHERE tenant = $1 AND id = $2 AND state = 'running'",
+        tenant.as_str(),
+        id
+    )?;
+    match (if_share, found) {
+        (Some(expected), Some(found)) => {
+            Err(StoreError::Conflict { expected: expected.into(), found: found.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn announce(tx: &mut TenantTx) -> Result<(), StoreError> {

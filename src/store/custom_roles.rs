@@ -2,8 +2,9 @@
 
 use sqlx::FromRow;
 
+use super::expect::{ATTEMPTS, Put, contended};
 use super::tx::q;
-use super::{IdentityKind, Page, StoreError, TenantScope, Time};
+use super::{IdentityKind, Page, StoreError, TenantScope, TenantTx, Time};
 
 /// A named set of permissions.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -36,44 +37,75 @@ pub struct NewCustomRole<'a> {
 }
 
 impl TenantScope<'_> {
-    /// Writes a role. It counts at once for whoever has it.
+    /// Writes a role if what there is, is as expected. It counts at once for whoever has it.
     ///
     /// # Errors
-    /// The database.
-    pub async fn put_custom_role(&self, role: NewCustomRole<'_>) -> Result<CustomRole, StoreError> {
-        let mut tx = self.begin().await?;
-        let now = tx.now();
-        let row = q!(
-            tx,
-            one as CustomRole,
-            "INSERT INTO custom_roles (tenant, name, description, permissions, author, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $6)
-             ON CONFLICT (tenant, name) DO UPDATE
-                SET description = excluded.description, permissions = excluded.permissions,
-                    author = excluded.author, updated_at = excluded.updated_at
-             RETURNING name, description, permissions, author, created_at, updated_at",
-            self.tenant().as_str(),
-            role.name,
-            role.description,
-            role.permissions,
-            role.author,
-            now
-        )?;
-        tx.commit().await?;
-        Ok(row)
-    }
-
-    /// Takes a role away, from everybody who has it, too.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_custom_role(&self, name: &str) -> Result<(), StoreError> {
+    /// What `expect` says; the database.
+    pub async fn put_custom_role<E: From<StoreError>>(
+        &self,
+        role: NewCustomRole<'_>,
+        mut expect: impl FnMut(Option<&CustomRole>) -> Result<(), E>,
+    ) -> Result<Put<CustomRole>, E> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let gone = q!(tx, execute, "DELETE FROM custom_roles WHERE tenant = $1 AND name = $2", tenant, name)?;
-        if gone == 0 {
-            return Err(StoreError::Missing(format!("role `{name}`")));
+        let now = tx.now();
+        for _ in 0..ATTEMPTS {
+            let found = locked(&mut tx, role.name).await?;
+            expect(found.as_ref())?;
+            let written = if found.is_some() {
+                q!(
+                    tx,
+                    optional as CustomRole,
+                    "UPDATE custom_roles SET description = $3, permissions = $4, author = $5, updated_at = $6
+                      WHERE tenant = $1 AND name = $2
+                     RETURNING name, description, permissions, author, created_at, updated_at",
+                    tenant,
+                    role.name,
+                    role.description,
+                    role.permissions,
+                    role.author,
+                    now
+                )?
+                .map(Put::Replaced)
+            } else {
+                q!(
+                    tx,
+                    optional as CustomRole,
+                    "INSERT INTO custom_roles (tenant, name, description, permissions, author, created_at, updated_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (tenant, name) DO NOTHING
+                     RETURNING name, description, permissions, author, created_at, updated_at",
+                    tenant,
+                    role.name,
+                    role.description,
+                    role.permissions,
+                    role.author,
+                    now
+                )?
+                .map(Put::Created)
+            };
+            // Somebody else made one after we had looked.
+            let Some(put) = written else { continue };
+            tx.commit().await?;
+            return Ok(put);
         }
+        Err(contended("the role").into())
+    }
+
+    /// Takes a role away that is as expected, from everybody who has it, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; what `expect` says; the database.
+    pub async fn remove_custom_role<E: From<StoreError>>(
+        &self,
+        name: &str,
+        expect: impl FnOnce(Option<&CustomRole>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let tenant = self.tenant().as_str();
+        let mut tx = self.begin().await?;
+        let found = locked(&mut tx, name).await?;
+        let found = found.ok_or_else(|| StoreError::Missing(format!("role `{name}`")))?;
+        expect(Some(&found))?;
+        q!(tx, execute, "DELETE FROM custom_roles WHERE tenant = $1 AND name = $2", tenant, name)?;
         let subjects = q!(
             tx,
             scalar_all as String,
@@ -84,7 +116,7 @@ impl TenantScope<'_> {
         for subject in subjects {
             tx.tell(tenant, IdentityKind::Role, &format!("{name}:{subject}"), None).await?;
         }
-        tx.commit().await
+        Ok(tx.commit().await?)
     }
 
     /// One role.
@@ -152,4 +184,18 @@ impl TenantScope<'_> {
         tx.unbind(subject, name).await?;
         tx.commit().await
     }
+}
+
+/// A role that nobody else changes, or gives to anybody, before the transaction has ended.
+async fn locked(tx: &mut TenantTx, name: &str) -> Result<Option<CustomRole>, StoreError> {
+    let tenant = tx.tenant().clone();
+    q!(
+        tx, optional as CustomRole,
+        pg "SELECT name, description, permissions, author, created_at, updated_at FROM custom_roles
+             WHERE tenant = $1 AND name = $2 FOR UPDATE",
+        lite "SELECT name, description, permissions, author, created_at, updated_at FROM custom_roles
+               WHERE tenant = $1 AND name = $2",
+        tenant.as_str(),
+        name
+    )
 }

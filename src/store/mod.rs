@@ -13,6 +13,7 @@
 
 mod audit;
 mod audit_export;
+mod audit_lite;
 mod audit_notice;
 mod audit_read;
 mod backup;
@@ -22,6 +23,7 @@ mod custom_roles;
 mod engine;
 mod erasure;
 mod error;
+mod expect;
 mod health;
 mod identity;
 mod keys;
@@ -67,6 +69,7 @@ pub use custom_roles::{CustomRole, NewCustomRole};
 pub use engine::Engine;
 pub use erasure::{Erasure, MAX_REMEMBERED, REMEMBERED};
 pub use error::{Fault, StoreError};
+pub use expect::{Put, whatever};
 pub use health::{HealthChange, HealthPlace, HealthSample, HealthSummary};
 pub use identity::{
     ApiKey, IdentityChange, IdentityKind, IdentitySnapshot, NewApiKey, NewUser, RevocationEntry, RoleBinding,

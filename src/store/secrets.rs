@@ -5,9 +5,10 @@
 
 use sqlx::FromRow;
 
+use super::expect::{ATTEMPTS, Put, contended};
 use super::keys::envelope;
 use super::tx::q;
-use super::{Channel, Page, Platform, StoreError, TenantScope, Time};
+use super::{Channel, Page, Platform, StoreError, TenantScope, TenantTx, Time};
 use crate::base::Secret;
 use crate::base::envelope::key_id;
 
@@ -41,43 +42,66 @@ fn place<'a>(tenant: &'a str, name: &'a str) -> [&'a str; 3] {
 pub type OpenSecret = (String, Secret<Vec<u8>>);
 
 impl TenantScope<'_> {
-    /// Sets a secret. Replicas compile the tenant's document again.
+    /// Sets a secret if what there is, is as expected. Replicas compile the tenant's document again.
     ///
     /// # Errors
-    /// It is too long; no master key; the database.
-    pub async fn put_secret(
+    /// It is too long; no master key; what `expect` says; the database.
+    pub async fn put_secret<E: From<StoreError>>(
         &self,
         name: &str,
         value: &Secret<Vec<u8>>,
         author: &str,
-    ) -> Result<SecretInfo, StoreError> {
+        mut expect: impl FnMut(Option<&SecretInfo>) -> Result<(), E>,
+    ) -> Result<Put<SecretInfo>, E> {
         if value.expose().len() > MAX_SECRET {
-            return Err(StoreError::Refused("a secret has at most 64 KiB".to_owned()));
+            return Err(StoreError::Refused("a secret has at most 64 KiB".to_owned()).into());
         }
         let tenant = self.tenant().as_str();
         let sealed = self.store().seal(&place(tenant, name), value.expose())?;
         let key = key_id(&sealed).map_err(|e| envelope(name, e))?.to_owned();
         let mut tx = self.begin().await?;
         let now = tx.now();
-        let info = q!(
-            tx,
-            one as SecretInfo,
-            "INSERT INTO secrets (tenant, name, version, key_id, sealed, author, created_at, updated_at)
-             VALUES ($1, $2, 1, $3, $4, $5, $6, $6)
-             ON CONFLICT (tenant, name) DO UPDATE
-                SET version = secrets.version + 1, key_id = excluded.key_id, sealed = excluded.sealed,
-                    author = excluded.author, updated_at = excluded.updated_at
-             RETURNING name, version, key_id, author, created_at, updated_at",
-            tenant,
-            name,
-            &key,
-            &sealed,
-            author,
-            now
-        )?;
-        tx.notify(Channel::Config, &format!("secret {tenant}")).await?;
-        tx.commit().await?;
-        Ok(info)
+        for _ in 0..ATTEMPTS {
+            let found = locked(&mut tx, name).await?;
+            expect(found.as_ref())?;
+            let written = if found.is_some() {
+                q!(
+                    tx,
+                    optional as SecretInfo,
+                    "UPDATE secrets SET version = version + 1, key_id = $3, sealed = $4, author = $5, updated_at = $6
+                      WHERE tenant = $1 AND name = $2
+                     RETURNING name, version, key_id, author, created_at, updated_at",
+                    tenant,
+                    name,
+                    &key,
+                    &sealed,
+                    author,
+                    now
+                )?
+                .map(Put::Replaced)
+            } else {
+                q!(
+                    tx,
+                    optional as SecretInfo,
+                    "INSERT INTO secrets (tenant, name, version, key_id, sealed, author, created_at, updated_at)
+                     VALUES ($1, $2, 1, $3, $4, $5, $6, $6) ON CONFLICT (tenant, name) DO NOTHING
+                     RETURNING name, version, key_id, author, created_at, updated_at",
+                    tenant,
+                    name,
+                    &key,
+                    &sealed,
+                    author,
+                    now
+                )?
+                .map(Put::Created)
+            };
+            // Somebody else set it after we had looked.
+            let Some(put) = written else { continue };
+            tx.notify(Channel::Config, &format!("secret {tenant}")).await?;
+            tx.commit().await?;
+            return Ok(put);
+        }
+        Err(contended("the secret").into())
     }
 
     /// A secret's value.
@@ -148,20 +172,38 @@ impl TenantScope<'_> {
         )
     }
 
-    /// Forgets a secret.
+    /// Forgets a secret that is as expected.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_secret(&self, name: &str) -> Result<(), StoreError> {
+    /// [`StoreError::Missing`]; what `expect` says; the database.
+    pub async fn remove_secret<E: From<StoreError>>(
+        &self,
+        name: &str,
+        expect: impl FnOnce(Option<&SecretInfo>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let removed = q!(tx, execute, "DELETE FROM secrets WHERE tenant = $1 AND name = $2", tenant, name)?;
-        if removed == 0 {
-            return Err(StoreError::Missing(format!("secret `{name}`")));
-        }
+        let found = locked(&mut tx, name).await?;
+        let found = found.ok_or_else(|| StoreError::Missing(format!("secret `{name}`")))?;
+        expect(Some(&found))?;
+        q!(tx, execute, "DELETE FROM secrets WHERE tenant = $1 AND name = $2", tenant, name)?;
         tx.notify(Channel::Config, &format!("secret {tenant}")).await?;
-        tx.commit().await
+        Ok(tx.commit().await?)
     }
+}
+
+/// A secret that nobody else changes before the transaction has ended.
+async fn locked(tx: &mut TenantTx, name: &str) -> Result<Option<SecretInfo>, StoreError> {
+    let tenant = tx.tenant().clone();
+    q!(
+        tx, optional as SecretInfo,
+        pg "SELECT name, version, key_id, author, created_at, updated_at FROM secrets
+             WHERE tenant = $1 AND name = $2 FOR UPDATE",
+        lite "SELECT name, version, key_id, author, created_at, updated_at FROM secrets
+               WHERE tenant = $1 AND name = $2",
+        tenant.as_str(),
+        name
+    )
 }
 
 impl Platform<'_> {

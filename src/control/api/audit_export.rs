@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::audit::filter;
-use super::in_tenant::{Conditional, Path};
+use super::in_tenant::{Path, Repeatable};
 use super::people::MAX_PRINCIPAL;
 use crate::base::TenantId;
 use crate::control::extract::{Caller, Json, Params};
@@ -190,7 +190,7 @@ struct Erased {
 /// still be verified; exports show the events as erased. Their samples go, and in usage their calls become those of
 /// `[erased]`. Events of before that reach the store later are erased when they do, for 90 days: soon in the first hour, within
 /// an hour later. What the principal does from now on is recorded as before. Nobody erases their own.
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Conditional),
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Repeatable),
     request_body = Erasure,
     responses((status = 200, description = "Erased.", body = Erased),
         (status = 403, description = "They are the caller's own.")))]

@@ -256,7 +256,8 @@ async fn share_canary(
 ) -> Result<Response, Problem> {
     let share = share(&body.share, "/share")?;
     let seen = running(&api, &tenant, &condition).await?;
-    let changed = api.canaries()?.share(&seen, share).await?;
+    let changed = api.canaries()?.share(&seen, share, if_share(&condition, &seen)).await;
+    let changed = told(&api, &tenant, &condition, changed).await?;
     answer(&api, StatusCode::OK, &changed).await
 }
 
@@ -299,7 +300,9 @@ async fn end(
     reason: Reason,
 ) -> Result<Response, Problem> {
     let seen = running(api, tenant, condition).await?;
-    let ended = api.canaries()?.end(&seen, wish, by, &reason.0.unwrap_or_default()).await?;
+    let reason = reason.0.unwrap_or_default();
+    let ended = api.canaries()?.end(&seen, wish, by, &reason, if_share(condition, &seen)).await;
+    let ended = told(api, tenant, condition, ended).await?;
     answer(api, StatusCode::OK, &ended).await
 }
 
@@ -308,6 +311,24 @@ async fn running(api: &Api, tenant: &TenantId, condition: &Precondition) -> Resu
     let running = api.canaries()?.running(tenant).await?;
     condition.check(Some(&tag(&running)))?;
     Ok(running)
+}
+
+/// The share that it must still have when it is changed.
+fn if_share(condition: &Precondition, seen: &Canary) -> Option<i32> {
+    matches!(condition, Precondition::Match(_)).then_some(seen.share)
+}
+
+/// Who came too late is told what there is now.
+async fn told(
+    api: &Api,
+    tenant: &TenantId,
+    condition: &Precondition,
+    done: Result<Canary, CanaryError>,
+) -> Result<Canary, Problem> {
+    if matches!(done, Err(CanaryError::Changed)) {
+        running(api, tenant, condition).await?;
+    }
+    Ok(done?)
 }
 
 fn tag(canary: &Canary) -> String {
@@ -401,6 +422,7 @@ fn one_of(pointer: &str, rule: &str) -> Problem {
 impl From<CanaryError> for Problem {
     fn from(error: CanaryError) -> Self {
         match error {
+            CanaryError::Changed => Problem::precondition_failed(error.to_string()),
             CanaryError::None => Problem::conflict("no_canary", error.to_string()),
             CanaryError::Running(_) => Problem::conflict("canary_running", error.to_string()),
             CanaryError::NoBase | CanaryError::Same => Problem::conflict("nothing_to_try", error.to_string()),

@@ -160,23 +160,17 @@ async fn put_custom_role(
     }
     let names = permissions(&body.permissions)?;
     may_handle(&actor, names.iter().copied())?;
-    let store = api.store()?;
-    let scope = store.tenant(&tenant);
-    let found = scope.custom_role(&name).await?;
-    if let Some(found) = &found {
-        // Taking permissions out of a role of stronger people is not for weaker ones either.
-        may_handle(&actor, found.permissions.split(' '))?;
-    }
-    let tag = found.clone().map(CustomRoleView::from).as_ref().map(etag::of_content);
-    precondition.check(tag.as_deref())?;
     let new = NewCustomRole {
         name: &name,
         description: &body.description,
         permissions: &names.join(" "),
         author: &actor.id,
     };
-    let row = scope.put_custom_role(new).await?;
-    Ok(answer(if found.is_some() { StatusCode::OK } else { StatusCode::CREATED }, row))
+    let store = api.store()?;
+    let scope = store.tenant(&tenant);
+    // Taking permissions out of a role of stronger people is not for weaker ones either.
+    let put = scope.put_custom_role(new, |found| may_replace(&actor, &precondition, found)).await?;
+    Ok(answer(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
 }
 
 /// The names, each once, in the order of the table.
@@ -219,9 +213,19 @@ async fn delete_custom_role(
 ) -> Result<StatusCode, Problem> {
     let (tenant, name) = at.names()?;
     let store = api.store()?;
-    let found = store.tenant(&tenant).custom_role(&name).await?.ok_or_else(Problem::not_found)?;
-    may_handle(&actor, found.permissions.split(' '))?;
-    precondition.check(Some(&etag::of_content(&CustomRoleView::from(found))))?;
-    store.tenant(&tenant).remove_custom_role(&name).await?;
+    let scope = store.tenant(&tenant);
+    scope.remove_custom_role(&name, |found| may_replace(&actor, &precondition, found)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether this actor may change or remove what there is, and has seen it.
+fn may_replace(
+    actor: &Actor,
+    precondition: &Precondition,
+    found: Option<&CustomRole>,
+) -> Result<(), Problem> {
+    if let Some(found) = found {
+        may_handle(actor, found.permissions.split(' '))?;
+    }
+    precondition.check(found.map(|row| etag::of_content(&CustomRoleView::from(row.clone()))).as_deref())
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::in_tenant::{Conditional, Path, Walk};
+use super::in_tenant::{Path, Repeatable, Walk};
 use super::people::principal;
 use super::reach::{may_act_on, may_act_on_key, principal_of};
 use super::{Api, When, may_give};
@@ -204,7 +204,7 @@ async fn show_api_key(State(api): State<Api>, At(at): At<OneKey>) -> Result<Answ
 /// Make an API key
 ///
 /// The answer has the key, once. Only its hash is kept.
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, Conditional),
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, Repeatable),
     request_body = NewKey,
     responses((status = 201, description = "The key.", body = MadeKey),
         (status = 403, description = "A role is above the caller's own."),
@@ -248,7 +248,7 @@ async fn create_api_key(
 /// Makes a key with the same owner, roles and restrictions. The old one stays good for the overlap. A key that is not good
 /// any more has no successor.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/api-keys/{id}/rotate", tag = "api-keys",
-    params(OneKey, Conditional), request_body = Rotation,
+    params(OneKey, Repeatable), request_body = Rotation,
     responses((status = 201, description = "The new key.", body = MadeKey),
         (status = 403, description = "A role of the key, or of whom it stands for, is above the caller's own."),
         (status = 409, description = "The key is switched off, expired or revoked.")))]

@@ -370,6 +370,16 @@ mod in_tenant {
         idempotency_key: Option<String>,
     }
 
+    /// What makes repeating a request safe.
+    #[derive(IntoParams)]
+    #[into_params(parameter_in = Header)]
+    #[allow(dead_code, reason = "describes a header")]
+    pub(super) struct Repeatable {
+        /// Makes repeating the request safe: it is done once, and answered the same.
+        #[param(rename = "Idempotency-Key", max_length = 255)]
+        idempotency_key: Option<String>,
+    }
+
     /// The tenant alone.
     #[derive(Deserialize, IntoParams)]
     #[into_params(parameter_in = Path)]

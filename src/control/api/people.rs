@@ -129,6 +129,10 @@ async fn show_user(State(api): State<Api>, At(at): At<OneUser>) -> Result<Respon
     Ok(user(StatusCode::OK, found))
 }
 
+fn tag(row: &User) -> String {
+    etag::of_content(&UserView::from(row.clone()))
+}
+
 fn user(status: StatusCode, row: User) -> Response {
     let view = UserView::from(row);
     let tag = etag::of_content(&view);
@@ -162,14 +166,19 @@ async fn put_user(
     }
     let store = api.store()?;
     let scope = store.tenant(&tenant);
-    let found = scope.user(id).await?.map(UserView::from);
-    if found.as_ref().is_some_and(|user| user.disabled) != body.disabled {
-        may_act_on(&actor, &scope, id).await?;
-    }
-    precondition.check(found.as_ref().map(etag::of_content).as_deref())?;
+    // Whether it has to be allowed is known when the user is locked.
+    let mut reach = may_act_on(&actor, &scope, id).await.err();
     let new = NewUser { id, display_name: &body.display_name, email: &body.email, disabled: body.disabled };
-    let row = scope.put_user(new).await?;
-    Ok(user(if found.is_some() { StatusCode::OK } else { StatusCode::CREATED }, row))
+    let put = scope.put_user(new, |found| {
+        let turned = found.is_some_and(|user| user.disabled) != body.disabled;
+        match reach.take() {
+            Some(refused) if turned => return Err(refused),
+            refused => reach = refused,
+        }
+        precondition.check(found.map(tag).as_deref())
+    });
+    let put = put.await?;
+    Ok(user(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
 }
 
 /// Take a user away
@@ -188,9 +197,10 @@ async fn delete_user(
     let (tenant, id) = at.parts()?;
     let store = api.store()?;
     let scope = store.tenant(&tenant);
-    let found = scope.user(id).await?.map(UserView::from).ok_or_else(Problem::not_found)?;
+    if scope.user(id).await?.is_none() {
+        return Err(Problem::not_found());
+    }
     may_act_on(&actor, &scope, id).await?;
-    precondition.check(Some(&etag::of_content(&found)))?;
-    scope.remove_user(id).await?;
+    scope.remove_user(id, |found| precondition.check(found.map(tag).as_deref())).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::in_tenant::{Conditional, Path, Walk};
+use super::in_tenant::{Path, Repeatable, Walk};
 use super::people::MAX_PRINCIPAL;
 use super::reach::may_revoke;
 use super::{Api, When};
@@ -96,7 +96,7 @@ async fn list_revocations(
 /// Revoke credentials
 ///
 /// Those of nobody who was given more than the caller has.
-#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Conditional),
+#[utoipa::path(post, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Repeatable),
     request_body = RevocationBody,
     responses((status = 201, description = "Revoked.", body = RevocationView),
         (status = 403, description = "They were given more than the caller has."),

@@ -18,7 +18,7 @@ use crate::control::gate::Gated as _;
 use crate::control::list::ListQuery;
 use crate::control::page::{Fingerprint, Page, Slice};
 use crate::control::problem::{FieldError, Problem};
-use crate::store::{Page as Rows, SecretInfo, Store};
+use crate::store::{Page as Rows, SecretInfo};
 
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 64 << 10;
@@ -90,7 +90,8 @@ async fn list_secrets(
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/secrets/{name}", tag = "secrets", params(Named),
     responses((status = 200, description = "The secret.", body = SecretView)))]
 async fn show_secret(State(api): State<Api>, At(at): At<Named>) -> Result<Response, Problem> {
-    let found = find(api.store()?, &at).await?.ok_or_else(Problem::not_found)?;
+    let (tenant, name) = at.names()?;
+    let found = api.store()?.tenant(&tenant).secret_info(&name).await?.ok_or_else(Problem::not_found)?;
     Ok(answer(StatusCode::OK, found))
 }
 
@@ -115,11 +116,10 @@ async fn put_secret(
         let error = FieldError::new("/value", format!("it must have 1 to {MAX_VALUE} bytes"));
         return Err(Problem::invalid([error]));
     }
-    let found = find(store, &at).await?;
-    precondition.check(found.as_ref().map(tag).as_deref())?;
-    let info = store.tenant(&tenant).put_secret(&name, &Secret::new(value), &actor.id).await?;
-    let status = if found.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(answer(status, info))
+    let scope = store.tenant(&tenant);
+    let seen = |found: Option<&SecretInfo>| precondition.check(found.map(tag).as_deref());
+    let put = scope.put_secret(&name, &Secret::new(value), &actor.id, seen).await?;
+    Ok(answer(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
 }
 
 /// Delete a secret
@@ -133,21 +133,16 @@ async fn delete_secret(
     At(at): At<Named>,
     precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
-    let store = api.store()?;
-    let found = find(store, &at).await?.ok_or_else(Problem::not_found)?;
-    precondition.check(Some(&tag(&found)))?;
     let (tenant, name) = at.names()?;
-    store.tenant(&tenant).remove_secret(&name).await?;
+    let store = api.store()?;
+    let scope = store.tenant(&tenant);
+    scope.remove_secret(&name, |found| precondition.check(found.map(tag).as_deref())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn find(store: &Store, at: &Named) -> Result<Option<SecretInfo>, Problem> {
-    let (tenant, name) = at.names()?;
-    Ok(store.tenant(&tenant).secret_info(&name).await?)
-}
-
+/// Not the version alone: one that was deleted and set again begins anew with 1.
 fn tag(info: &SecretInfo) -> String {
-    format!("\"v{}\"", info.version)
+    etag::of_content(&SecretView::from(info.clone()))
 }
 
 fn answer(status: StatusCode, info: SecretInfo) -> Response {

@@ -74,6 +74,9 @@ pub enum CanaryError {
         "a share of replicas needs at least two that live, and the store knows of {0}; use a share of principals"
     )]
     Replicas(usize),
+    /// It is not as whoever changes it has seen it.
+    #[error("the share of the canary was changed since it was read: read it again")]
+    Changed,
     /// Which replicas serve the candidate was chosen at the start.
     #[error("which replicas are tried on was chosen at the start: end the canary and start another one")]
     Fixed,
@@ -239,18 +242,26 @@ impl Canaries {
         Ok(figures(&self.store, canary).await?)
     }
 
-    /// Changes the share of one that runs. Of replicas it cannot be changed: which they are was chosen at the start.
+    /// Changes the share of one that runs, if it is still `if_share` in case that this is given. Of replicas it cannot be
+    /// changed: which they are was chosen at the start.
     ///
     /// # Errors
-    /// [`CanaryError::None`] if it has ended, [`CanaryError::Fixed`]; the store.
-    pub async fn share(&self, running: &Canary, share: Share) -> Result<Canary, CanaryError> {
+    /// [`CanaryError::None`] if it has ended, [`CanaryError::Changed`], [`CanaryError::Fixed`]; the store.
+    pub async fn share(
+        &self,
+        running: &Canary,
+        share: Share,
+        if_share: Option<i32>,
+    ) -> Result<Canary, CanaryError> {
         let tenant = super::tenant_of(running);
         if running.kind == Kind::Replicas.as_str() {
             return Err(CanaryError::Fixed);
         }
         let at = self.store.now().plus(self.lead(self.replicas().await?.len()));
-        let changed = self.store.tenant(&tenant).share_canary(running.id, basis_points(share), at).await;
+        let scope = self.store.tenant(&tenant);
+        let changed = scope.share_canary(running.id, basis_points(share), at, if_share).await;
         let changed = changed.map_err(|error| match error {
+            StoreError::Conflict { .. } => CanaryError::Changed,
             StoreError::Missing(_) => CanaryError::None,
             other => other.into(),
         })?;
@@ -258,24 +269,29 @@ impl Canaries {
         Ok(changed)
     }
 
-    /// Ends one that runs.
+    /// Ends one that runs, if its share is still `if_share` in case that this is given.
     ///
     /// # Errors
-    /// [`CanaryError::None`] if it has ended; of a promotion, what publishing says: if the head has moved, [`PublishError::Conflict`].
+    /// [`CanaryError::None`] if it has ended, [`CanaryError::Changed`]; of a promotion, what publishing says: if the head has moved, [`PublishError::Conflict`].
     pub async fn end(
         &self,
         canary: &Canary,
         wish: Wish,
         by: &str,
         reason: &str,
+        if_share: Option<i32>,
     ) -> Result<Canary, CanaryError> {
         let (state, promoted, reason) = match wish {
             Wish::Abort => ("aborted", None, if reason.is_empty() { "ended by an operator" } else { reason }),
             Wish::Promote => {
                 // Somebody may have ended it since it was looked at.
                 let tenant = super::tenant_of(canary);
-                if self.running(&tenant).await?.id != canary.id {
+                let running = self.running(&tenant).await?;
+                if running.id != canary.id {
                     return Err(CanaryError::None);
+                }
+                if if_share.is_some_and(|share| share != running.share) {
+                    return Err(CanaryError::Changed);
                 }
                 let published = promote(&self.publisher, canary, by, reason).await?;
                 (
@@ -285,9 +301,13 @@ impl Canaries {
                 )
             }
         };
-        end(&self.store, canary, CanaryEnd { state, by, reason, promoted, figures: "" }, &self.tell)
-            .await?
-            .ok_or(CanaryError::None)
+        // What was published is not taken back for a share.
+        let if_share = if_share.filter(|_| promoted.is_none());
+        let how = CanaryEnd { state, by, reason, promoted, figures: "", if_share };
+        match end(&self.store, canary, how, &self.tell).await {
+            Err(StoreError::Conflict { .. }) => Err(CanaryError::Changed),
+            ended => ended?.ok_or(CanaryError::None),
+        }
     }
 }
 

@@ -170,7 +170,7 @@ impl Watcher {
         reason: &str,
         promoted: Option<i64>,
     ) -> Result<(), StoreError> {
-        let how = CanaryEnd { state, by: OURSELVES, reason, promoted, figures: "" };
+        let how = CanaryEnd { state, by: OURSELVES, reason, promoted, figures: "", if_share: None };
         end(&self.store, canary, how, &self.tell).await.map(drop)
     }
 }

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 
 use super::feed::IdentityKind;
 use crate::base::Role;
+use crate::store::expect::{ATTEMPTS, Put, contended};
 use crate::store::tx::q;
 use crate::store::{Page, StoreError, TenantScope, TenantTx, Time};
 
@@ -93,47 +94,78 @@ impl TenantTx {
 }
 
 impl TenantScope<'_> {
-    /// Writes a user. Replicas take it up.
+    /// Writes a user if what there is, is as expected. Replicas take it up.
     ///
     /// # Errors
-    /// The database.
-    pub async fn put_user(&self, user: NewUser<'_>) -> Result<User, StoreError> {
+    /// What `expect` says; the database.
+    pub async fn put_user<E: From<StoreError>>(
+        &self,
+        user: NewUser<'_>,
+        mut expect: impl FnMut(Option<&User>) -> Result<(), E>,
+    ) -> Result<Put<User>, E> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
         let now = tx.now();
-        let row = q!(
-            tx,
-            one as User,
-            "INSERT INTO users (tenant, id, display_name, email, disabled, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $6)
-             ON CONFLICT (tenant, id) DO UPDATE
-                SET display_name = excluded.display_name, email = excluded.email, disabled = excluded.disabled,
-                    updated_at = excluded.updated_at
-             RETURNING id, display_name, email, disabled, created_at, updated_at",
-            tenant,
-            user.id,
-            user.display_name,
-            user.email,
-            user.disabled,
-            now
-        )?;
-        let state = if user.disabled { "disabled" } else { "active" };
-        tx.tell(tenant, IdentityKind::User, user.id, Some(state)).await?;
-        tx.commit().await?;
-        Ok(row)
+        for _ in 0..ATTEMPTS {
+            let found = locked(&mut tx, user.id).await?;
+            expect(found.as_ref())?;
+            let written = if found.is_some() {
+                q!(
+                    tx,
+                    optional as User,
+                    "UPDATE users SET display_name = $3, email = $4, disabled = $5, updated_at = $6
+                      WHERE tenant = $1 AND id = $2
+                     RETURNING id, display_name, email, disabled, created_at, updated_at",
+                    tenant,
+                    user.id,
+                    user.display_name,
+                    user.email,
+                    user.disabled,
+                    now
+                )?
+                .map(Put::Replaced)
+            } else {
+                q!(
+                    tx,
+                    optional as User,
+                    "INSERT INTO users (tenant, id, display_name, email, disabled, created_at, updated_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (tenant, id) DO NOTHING
+                     RETURNING id, display_name, email, disabled, created_at, updated_at",
+                    tenant,
+                    user.id,
+                    user.display_name,
+                    user.email,
+                    user.disabled,
+                    now
+                )?
+                .map(Put::Created)
+            };
+            // Somebody else made one after we had looked.
+            let Some(put) = written else { continue };
+            let state = if user.disabled { "disabled" } else { "active" };
+            tx.tell(tenant, IdentityKind::User, user.id, Some(state)).await?;
+            tx.commit().await?;
+            return Ok(put);
+        }
+        Err(contended("the user").into())
     }
 
-    /// Takes a user away, with the roles that were given to them. Their credentials count again if they were disabled.
+    /// Takes a user away that is as expected, with the roles that were given to them. Their credentials count again if they
+    /// were disabled.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_user(&self, id: &str) -> Result<(), StoreError> {
+    /// [`StoreError::Missing`]; what `expect` says; the database.
+    pub async fn remove_user<E: From<StoreError>>(
+        &self,
+        id: &str,
+        expect: impl FnOnce(Option<&User>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
-        let gone = q!(tx, execute, "DELETE FROM users WHERE tenant = $1 AND id = $2", tenant, id)?;
-        if gone == 0 {
-            return Err(StoreError::Missing(format!("user `{id}`")));
-        }
+        let found = locked(&mut tx, id).await?;
+        let found = found.ok_or_else(|| StoreError::Missing(format!("user `{id}`")))?;
+        expect(Some(&found))?;
+        q!(tx, execute, "DELETE FROM users WHERE tenant = $1 AND id = $2", tenant, id)?;
         let roles = q!(
             tx,
             scalar_all as String,
@@ -145,7 +177,7 @@ impl TenantScope<'_> {
             tx.tell(tenant, IdentityKind::Role, &format!("{role}:{id}"), None).await?;
         }
         tx.tell(tenant, IdentityKind::User, id, None).await?;
-        tx.commit().await
+        Ok(tx.commit().await?)
     }
 
     /// One user.
@@ -223,4 +255,18 @@ impl TenantScope<'_> {
             page.limit()
         )
     }
+}
+
+/// A user that nobody else changes before the transaction has ended.
+async fn locked(tx: &mut TenantTx, id: &str) -> Result<Option<User>, StoreError> {
+    let tenant = tx.tenant().clone();
+    q!(
+        tx, optional as User,
+        pg "SELECT id, display_name, email, disabled, created_at, updated_at FROM users
+             WHERE tenant = $1 AND id = $2 FOR UPDATE",
+        lite "SELECT id, display_name, email, disabled, created_at, updated_at FROM users
+               WHERE tenant = $1 AND id = $2",
+        tenant.as_str(),
+        id
+    )
 }

@@ -3,6 +3,7 @@
 mod attack;
 mod bounds;
 mod canary;
+mod conditional;
 mod custom_roles;
 mod documents;
 mod generated;

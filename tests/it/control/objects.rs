@@ -178,19 +178,26 @@ async fn secrets_go_in_and_never_come_out() {
     let plane = Plane::start().await;
     let at = "/api/v1/tenants/a/secrets/token";
     let made = plane.ask(ADMIN, &format!("PUT {at}"), &[], Some(json!({ "value": "hunter2" }))).await;
-    assert_eq!((made.status.as_u16(), made.etag()), (201, "\"v1\"".to_owned()));
-    let again = plane
-        .ask(ADMIN, &format!("PUT {at}"), &[("if-match", "\"v1\"")], Some(json!({ "value": "x" })))
-        .await;
-    assert_eq!((again.status.as_u16(), again.etag()), (200, "\"v2\"".to_owned()));
+    assert_eq!((made.status.as_u16(), &made.json()["version"]), (201, &json!(1)));
+    let first = made.etag();
+    let again =
+        plane.ask(ADMIN, &format!("PUT {at}"), &[("if-match", &first)], Some(json!({ "value": "x" }))).await;
+    assert_eq!((again.status.as_u16(), &again.json()["version"]), (200, &json!(2)));
+    assert_ne!(again.etag(), first);
     for line in [format!("GET {at}"), "GET /api/v1/tenants/a/secrets".to_owned()] {
         let shown = plane.ask(ADMIN, &line, &[], None).await;
         let text = String::from_utf8_lossy(&shown.body).into_owned();
         assert!(shown.status == 200 && !text.contains("hunter2") && !text.contains("value"), "{text}");
     }
-    assert_eq!(plane.ask(ADMIN, &format!("DELETE {at}"), &[("if-match", "\"v1\"")], None).await.status, 412);
+    assert_eq!(plane.ask(ADMIN, &format!("DELETE {at}"), &[("if-match", &first)], None).await.status, 412);
     assert_eq!(plane.ask(ADMIN, &format!("DELETE {at}"), &[], None).await.status, 204);
     assert_eq!(plane.ask(ADMIN, &format!("GET {at}"), &[], None).await.status, 404);
+    // One that is set again is not the one that was there before.
+    assert_eq!(
+        plane.ask(ADMIN, &format!("PUT {at}"), &[], Some(json!({ "value": "y" }))).await.json()["version"],
+        1
+    );
+    assert_eq!(plane.ask(ADMIN, &format!("DELETE {at}"), &[("if-match", &first)], None).await.status, 412);
 }
 
 #[tokio::test]

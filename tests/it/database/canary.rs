@@ -10,7 +10,7 @@ use tollgate::base::TenantId;
 use tollgate::canary::{Kind, Rules};
 use tollgate::source::PublishError;
 use tollgate::source::canary::{CanaryError, Candidate, GRACE, Start, Wish, figures_of};
-use tollgate::store::{Canary, Page, Store};
+use tollgate::store::{Canary, Page, Store, whatever};
 
 use super::events::{Reader, Told};
 use super::identities::make_key;
@@ -142,13 +142,13 @@ async fn a_caller_is_on_one_side_on_every_replica_also_after_a_restart_and_only_
         assert_eq!(call(&two, key).await.1, before[name], "{name} right after a restart");
     }
 
-    let grown = two.canaries().share(&started, "60%".parse().unwrap()).await.unwrap();
+    let grown = two.canaries().share(&started, "60%".parse().unwrap(), None).await.unwrap();
     assert_eq!(sides(&[&one, &two], &callers).await, before, "not before all replicas know");
     in_force(&grown, &[&one, &two]).await;
     let after = on(&sides(&[&one, &two], &callers).await, "default@2");
     assert!(tried.is_subset(&after) && after.len() > tried.len(), "{} then {}", tried.len(), after.len());
 
-    let over = one.canaries().end(&grown, Wish::Abort, "ada", "seen enough").await.unwrap();
+    let over = one.canaries().end(&grown, Wish::Abort, "ada", "seen enough", None).await.unwrap();
     assert_eq!((over.state.as_str(), over.end_reason.as_deref()), ("aborted", Some("seen enough")));
     for replica in [&one, &two] {
         eventually("everybody is served the base", async || {
@@ -156,9 +156,9 @@ async fn a_caller_is_on_one_side_on_every_replica_also_after_a_restart_and_only_
         })
         .await;
     }
-    let again = one.canaries().end(&grown, Wish::Abort, "ada", "").await.unwrap_err();
+    let again = one.canaries().end(&grown, Wish::Abort, "ada", "", None).await.unwrap_err();
     assert!(matches!(again, CanaryError::None), "{again}");
-    let late = one.canaries().end(&grown, Wish::Promote, "ada", "").await.unwrap_err();
+    let late = one.canaries().end(&grown, Wish::Promote, "ada", "", None).await.unwrap_err();
     assert!(matches!(late, CanaryError::None), "what has ended is not promoted: {late}");
     // Numbers go on after a revision that never was the head.
     let published = publish(&one.publisher(), &keyed("s", &new.url()), None).await.unwrap();
@@ -292,7 +292,7 @@ async fn a_share_of_replicas_is_some_and_not_all_of_them() {
     let (here, there) = (sides(&[&one], &callers).await, sides(&[&two], &callers).await);
     let tried = [on(&here, "default@2").len(), on(&there, "default@2").len()];
     assert!(tried == [0, 4] || tried == [4, 0], "{tried:?}");
-    let fixed = one.canaries().share(&started, "60%".parse().unwrap()).await.unwrap_err();
+    let fixed = one.canaries().share(&started, "60%".parse().unwrap(), None).await.unwrap_err();
     assert!(matches!(fixed, CanaryError::Fixed), "{fixed}");
     let two = two.restart().await;
     assert_eq!(sides(&[&two], &callers).await, there, "the replica is known by its name, not by its process");
@@ -306,7 +306,7 @@ async fn a_replica_that_starts_with_the_database_away_moves_nobody_to_the_other_
     let one = Replica::start(&database.url()).await;
     let store = one.process().store().unwrap().clone();
     let secret = tollgate::base::Secret::new(b"s3cr3t".to_vec());
-    store.tenant(&TenantId::default()).put_secret("upstream", &secret, "test").await.unwrap();
+    store.tenant(&TenantId::default()).put_secret("upstream", &secret, "test", whatever).await.unwrap();
     publish(&one.publisher(), &keyed("s", &old.url()), None).await.unwrap();
     let callers = callers(&store, 12).await;
     keys_known(&[&one], &callers).await;
@@ -332,7 +332,7 @@ async fn a_replica_that_starts_with_the_database_away_moves_nobody_to_the_other_
     })
     .await;
     assert_eq!(running.state, "running");
-    one.canaries().end(&running, Wish::Abort, "ada", "").await.unwrap();
+    one.canaries().end(&running, Wish::Abort, "ada", "", None).await.unwrap();
     eventually("everybody is served the base", async || {
         (on(&sides(&[&one], &callers).await, "default@1").len() == 12).then_some(())
     })
@@ -437,7 +437,7 @@ async fn the_embedded_store_tries_on_callers_and_says_why_not_on_replicas() {
     .await;
     assert_eq!(figures.candidate.errors, 0);
     let running = canaries.running(&TenantId::default()).await.unwrap();
-    let promoted = canaries.end(&running, Wish::Promote, "ada", "good").await.unwrap();
+    let promoted = canaries.end(&running, Wish::Promote, "ada", "good", None).await.unwrap();
     assert_eq!((promoted.state.as_str(), promoted.promoted), ("promoted", Some(4)));
     off_runtime(move || drop(process)).await;
 }

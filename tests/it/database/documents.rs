@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tollgate::app::Document;
 use tollgate::source::PublishError;
-use tollgate::store::Page;
+use tollgate::store::{Page, whatever};
 
 use super::{Replica, SOON, document, off_runtime, own, publish, start};
 use crate::support::postgres::Database;
@@ -150,7 +150,11 @@ async fn what_is_told_of_a_document_never_holds_a_secrets_value() {
     let one = Replica::start(&database.url()).await;
     let store = one.process().store().unwrap();
     let value = tollgate::base::Secret::new(b"hunter2-and-more".to_vec());
-    store.tenant(&tollgate::base::TenantId::default()).put_secret("token", &value, "test").await.unwrap();
+    store
+        .tenant(&tollgate::base::TenantId::default())
+        .put_secret("token", &value, "test", whatever)
+        .await
+        .unwrap();
     let publisher = one.publisher();
     publish(&publisher, &document("r", &up.url()), None).await.unwrap();
     let with =

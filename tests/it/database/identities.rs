@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use tollgate::auth::{KeyHash, generate_api_key};
 use tollgate::base::TenantId;
-use tollgate::store::{NewApiKey, NewUser, Store};
+use tollgate::store::{NewApiKey, NewUser, Store, whatever};
 
 use super::{Replica, SOON, document, publish};
 use crate::support::postgres::Database;
@@ -56,7 +56,7 @@ async fn a_key_is_cut_on_every_replica_within_a_second_however_it_is_taken_away(
             "revoked" => drop(scope.revoke(&json!({ "jti": id }).to_string(), "test").await.unwrap()),
             _ => {
                 let user = NewUser { id: &principal, display_name: "X", email: "", disabled: true };
-                drop(scope.put_user(user).await.unwrap());
+                drop(scope.put_user(user, whatever).await.unwrap());
             }
         }
         let acknowledged = Instant::now();

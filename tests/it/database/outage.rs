@@ -57,7 +57,11 @@ async fn a_replica_that_starts_with_the_database_away_has_the_secrets_it_served_
     let store = one.process().store().unwrap().clone();
     let tenant = tollgate::base::TenantId::default();
     let secret = |text: &str| tollgate::base::Secret::new(text.as_bytes().to_vec());
-    store.tenant(&tenant).put_secret("upstream", &secret("s3cr3t-before"), "test").await.unwrap();
+    store
+        .tenant(&tenant)
+        .put_secret("upstream", &secret("s3cr3t-before"), "test", tollgate::store::whatever)
+        .await
+        .unwrap();
     let text = document("s", &up.url())
         .replace("health:", "era: modern, credential: { bearer: \"${secret:upstream}\" }, health:");
     publish(&one.publisher(), &text, None).await.unwrap();
@@ -68,7 +72,11 @@ async fn a_replica_that_starts_with_the_database_away_has_the_secrets_it_served_
     };
     eventually("it is served", async || authorized(&one, "s3cr3t-before").await.then_some(())).await;
     // The newest value is what is kept.
-    store.tenant(&tenant).put_secret("upstream", &secret("s3cr3t-after"), "test").await.unwrap();
+    store
+        .tenant(&tenant)
+        .put_secret("upstream", &secret("s3cr3t-after"), "test", tollgate::store::whatever)
+        .await
+        .unwrap();
     eventually("the new one is served", async || authorized(&one, "s3cr3t-after").await.then_some(())).await;
     server.kill();
     let one = one.restart().await;

@@ -2,7 +2,9 @@
 
 use tollgate::base::{Scope, Secret};
 use tollgate::config::model::HistoryRetention;
-use tollgate::store::{CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store};
+use tollgate::store::{
+    CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store, whatever,
+};
 
 use super::{Fixture, tenant};
 
@@ -37,11 +39,11 @@ async fn fill(store: &Store) {
         };
         store.tenant(&id).start_canary(canary).await.unwrap();
         let value = Secret::new(b"hunter2".to_vec());
-        store.tenant(&id).put_secret("token", &value, "ada").await.unwrap();
+        store.tenant(&id).put_secret("token", &value, "ada", whatever).await.unwrap();
         // Changes are numbered, on PostgreSQL by a trigger: a restore must not number them anew.
         for (user, disabled) in [("corp|bob", false), ("corp|eve", true)] {
             let user = NewUser { id: user, display_name: "Ü", email: "", disabled };
-            store.tenant(&id).put_user(user).await.unwrap();
+            store.tenant(&id).put_user(user, whatever).await.unwrap();
         }
     }
     super::history::fill(store).await;
@@ -96,7 +98,7 @@ async fn a_backup_of_either_engine_restores_into_either() {
             };
             let head = scope.publish(new).await.unwrap();
             let user = NewUser { id: "corp|new", display_name: "", email: "", disabled: true };
-            scope.put_user(user).await.unwrap();
+            scope.put_user(user, whatever).await.unwrap();
             let seen = source.store.platform().identity_head().await.unwrap();
             assert_eq!(target.store.platform().identity_head().await.unwrap(), seen + 1, "{from} → {into}");
             let before = source.store.platform().heads(0).await.unwrap();

@@ -35,7 +35,7 @@ fn new<'a>(fixture: &Fixture, id: u128, base: i64, candidate: CandidateSource<'a
 }
 
 fn end(state: &str) -> CanaryEnd<'_> {
-    CanaryEnd { state, by: "tollgate", reason: "because", promoted: None, figures: "{}" }
+    CanaryEnd { state, by: "tollgate", reason: "because", promoted: None, figures: "{}", if_share: None }
 }
 
 async fn one_runs_at_a_time_beside_a_head_that_stays(fixture: Fixture) {
@@ -88,14 +88,14 @@ async fn shares_follow_each_other_in_time(fixture: Fixture) {
     assert_eq!((started.share_before, started.share), (0, 1000));
     // Before the first holds: nobody still is what holds until then.
     let later = fixture.store.now().plus(Duration::from_secs(5));
-    let changed = scope.share_canary(started.id, 2000, later).await.unwrap();
+    let changed = scope.share_canary(started.id, 2000, later, None).await.unwrap();
     assert_eq!((changed.share_before, changed.share, changed.share_at), (0, 2000, later));
     fixture.clock.advance(Duration::from_secs(6));
     let later = fixture.store.now().plus(Duration::from_secs(5));
-    let changed = scope.share_canary(started.id, 5000, later).await.unwrap();
+    let changed = scope.share_canary(started.id, 5000, later, None).await.unwrap();
     assert_eq!((changed.share_before, changed.share), (2000, 5000));
     scope.end_canary(started.id, end("promoted")).await.unwrap();
-    let error = scope.share_canary(started.id, 6000, later).await.unwrap_err();
+    let error = scope.share_canary(started.id, 6000, later, None).await.unwrap_err();
     assert!(matches!(error, StoreError::Missing(_)), "{error}");
 }
 

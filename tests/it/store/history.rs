@@ -8,7 +8,7 @@ use tollgate::audit::{Class, Event, Keys, Names, Position, WriterId};
 use tollgate::config::model::HistoryRetention;
 use tollgate::store::{
     AuditBatch, Engine, Grain, HealthChange, HealthPlace, HealthSample, Heartbeat, NewUser, Page, Past,
-    Store, Time,
+    Store, Time, whatever,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -332,7 +332,7 @@ async fn the_feed_keeps_what_a_live_process_has_not_read(fixture: Fixture) {
     for i in 0..5 {
         let id = format!("corp|user{i}");
         let user = NewUser { id: &id, display_name: "", email: "", disabled: true };
-        store.tenant(&acme).put_user(user).await.unwrap();
+        store.tenant(&acme).put_user(user, whatever).await.unwrap();
     }
     let beat = |boot, identity_seq| Heartbeat {
         boot,
@@ -372,11 +372,12 @@ async fn the_database_says_how_large_it_is(fixture: Fixture) {
         (platform.database_tables().await.unwrap(), platform.database_indexes().await.unwrap());
     if fixture.store.engine() == Engine::Sqlite {
         // The library that comes with the program can tell where its bytes are.
-        let audit = tables.iter().find(|t| t.name == "audit_events").expect("every table is listed");
+        let audit = tables.iter().find(|t| t.name == "audit_event_rows").expect("every table is listed");
         assert!(audit.table_bytes > Some(0) && audit.index_bytes > Some(0), "{audit:?}");
         assert!(audit.rows_estimated.is_none() && audit.partitions == 0, "{audit:?}");
-        let index = indexes.iter().find(|i| i.name == "audit_events_time").expect("every index is listed");
-        assert_eq!((index.table_name.as_str(), index.scans), ("audit_events", None));
+        let index =
+            indexes.iter().find(|i| i.name == "audit_event_rows_time").expect("every index is listed");
+        assert_eq!((index.table_name.as_str(), index.scans), ("audit_event_rows", None));
         let sum = |all: &[Option<i64>]| all.iter().flatten().sum::<i64>();
         let of_tables = sum(&tables.iter().flat_map(|t| [t.table_bytes, t.index_bytes]).collect::<Vec<_>>());
         let of_indexes = sum(&indexes.iter().map(|i| i.bytes).collect::<Vec<_>>());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tollgate::base::Role;
 use tollgate::store::{
     Idempotency, IdentityChange, NewApiKey, NewCustomRole, NewUser, Page, StoreError, StoredStanding,
+    whatever,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -54,7 +55,7 @@ async fn keys_users_roles_and_revocations_are_kept_told_and_taken_away(fixture: 
     assert_eq!(scope.api_key("k1").await.unwrap().unwrap().last_used_at, Some(late));
 
     let ann = NewUser { id: "corp|ann", display_name: "Ann", email: "", disabled: true };
-    scope.put_user(ann).await.unwrap();
+    scope.put_user(ann, whatever).await.unwrap();
     scope.bind_role("corp|ann", Role::Developer, "ada").await.unwrap();
     scope.bind_auditor("corp|ann", "ada").await.unwrap();
     let revoked = scope.revoke("{\"principal\":\"corp|ann\"}", "ada").await.unwrap();
@@ -88,7 +89,7 @@ async fn keys_users_roles_and_revocations_are_kept_told_and_taken_away(fixture: 
     scope.unbind_role("corp|ann", Role::Developer).await.unwrap();
     scope.unbind_auditor("corp|ann").await.unwrap();
     scope.unrevoke(&revoked.id).await.unwrap();
-    scope.remove_user("corp|ann").await.unwrap();
+    scope.remove_user("corp|ann", whatever).await.unwrap();
     let changes = platform.identity_changes(everything.seq, 100).await.unwrap();
     assert!(changes.iter().all(|c| c.body.is_none()) && changes.len() >= 5, "{changes:?}");
     assert!(changes.windows(2).all(|pair| pair[0].seq < pair[1].seq));
@@ -97,7 +98,7 @@ async fn keys_users_roles_and_revocations_are_kept_told_and_taken_away(fixture: 
         scope.unbind_role("corp|ann", Role::Developer).await,
         scope.unbind_auditor("corp|ann").await,
         scope.unrevoke(&revoked.id).await,
-        scope.remove_user("corp|ann").await,
+        scope.remove_user("corp|ann", whatever).await,
     ];
     assert!(missing.iter().all(|done| matches!(done, Err(StoreError::Missing(_)))), "{missing:?}");
     assert!(platform.identity_snapshot().await.unwrap().entries.is_empty());
@@ -110,9 +111,9 @@ async fn a_custom_role_is_given_counts_and_goes_from_everybody(fixture: Fixture)
         |permissions| NewCustomRole { name: "ops", description: "on call", permissions, author: "ada" };
     let missing = scope.bind_custom_role("corp|ann", "ops", "ada").await;
     assert!(matches!(missing, Err(StoreError::Missing(_))), "{missing:?}");
-    scope.put_custom_role(role("audit:read")).await.unwrap();
-    scope.put_custom_role(role("audit:read config:read")).await.unwrap();
-    scope.put_custom_role(NewCustomRole { name: "zero", ..role("") }).await.unwrap();
+    scope.put_custom_role(role("audit:read"), whatever).await.unwrap();
+    scope.put_custom_role(role("audit:read config:read"), whatever).await.unwrap();
+    scope.put_custom_role(NewCustomRole { name: "zero", ..role("") }, whatever).await.unwrap();
     let names = scope.custom_roles(Some("ops"), Page::of(9)).await.unwrap();
     assert_eq!(names.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["zero"]);
     assert!(theirs.custom_role("ops").await.unwrap().is_none());
@@ -125,14 +126,14 @@ async fn a_custom_role_is_given_counts_and_goes_from_everybody(fixture: Fixture)
     scope.unbind_custom_role("corp|ann", "ops").await.unwrap();
     assert!(scope.standing("corp|ann", "k").await.unwrap().custom.is_empty());
     let head = fixture.store.platform().identity_head().await.unwrap();
-    scope.remove_custom_role("ops").await.unwrap();
+    scope.remove_custom_role("ops", whatever).await.unwrap();
     assert_eq!(scope.standing("corp|bob", "k").await.unwrap(), StoredStanding::default());
     let told = fixture.store.platform().identity_changes(head, 9).await.unwrap();
     assert_eq!(
         told.iter().map(|c| (c.id.as_str(), c.body.is_none())).collect::<Vec<_>>(),
         [("ops:corp|bob", true)]
     );
-    let again = scope.remove_custom_role("ops").await;
+    let again = scope.remove_custom_role("ops", whatever).await;
     assert!(matches!(again, Err(StoreError::Missing(_))), "{again:?}");
 }
 
@@ -196,7 +197,7 @@ async fn a_secret_is_listed_without_its_value(fixture: Fixture) {
     let scope = fixture.store.tenant(&acme);
     assert!(scope.secret_info("token").await.unwrap().is_none());
     let value = tollgate::base::Secret::new(b"hunter2".to_vec());
-    let put = scope.put_secret("token", &value, "ada").await.unwrap();
+    let put = scope.put_secret("token", &value, "ada", whatever).await.unwrap().into_row();
     assert_eq!(scope.secret_info("token").await.unwrap(), Some(put));
     assert!(fixture.store.tenant(&other).secret_info("token").await.unwrap().is_none());
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tollgate::base::{Clock, Secret};
-use tollgate::store::{NewRevision, StoreSettings};
+use tollgate::store::{NewRevision, StoreSettings, whatever};
 
 use super::{open, tenant};
 use crate::support::Folder;
@@ -45,7 +45,11 @@ async fn writer() {
         scope.publish(new).await.unwrap();
         acknowledge(&format!("revision {number}"));
         let name = format!("s{}", number % 10);
-        let info = scope.put_secret(&name, &Secret::new(content.into_bytes()), "ada").await.unwrap();
+        let info = scope
+            .put_secret(&name, &Secret::new(content.into_bytes()), "ada", whatever)
+            .await
+            .unwrap()
+            .into_row();
         acknowledge(&format!("secret {name} {}", info.version));
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod canaries;
+mod conditional;
 mod erasure;
 mod fleet;
 mod history;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollgate::base::Scope;
-use tollgate::store::{Engine, Fault, NewCustomRole, NewRevision, NewUser, Page, StoreError};
+use tollgate::store::{Engine, Fault, NewCustomRole, NewRevision, NewUser, Page, StoreError, whatever};
 
 use super::{Fixture, tenant};
 
@@ -15,7 +15,7 @@ async fn a_role_that_is_being_removed_is_not_given() {
     let acme = tenant("acme");
     let scope = fixture.store.tenant(&acme);
     let role = NewCustomRole { name: "reader", description: "", permissions: "audit:read", author: "ada" };
-    scope.put_custom_role(role).await.unwrap();
+    scope.put_custom_role(role, whatever).await.unwrap();
     let given = std::thread::scope(|threads| {
         let removal = threads.spawn(|| {
             database.sql(
@@ -74,7 +74,7 @@ async fn a_text_that_cannot_be_stored_is_refused() {
     let fixture = Fixture::new(Engine::Postgres).await;
     let acme = tenant("acme");
     let user = NewUser { id: "ann", display_name: "a\0", email: "", disabled: false };
-    let error = fixture.store.tenant(&acme).put_user(user).await.unwrap_err();
+    let error = fixture.store.tenant(&acme).put_user(user, whatever).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Caller, "{error}");
 }
 
@@ -87,6 +87,6 @@ async fn a_server_that_only_reads_is_one_that_is_away() {
     database.sql(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on"));
     let acme = tenant("acme");
     let user = NewUser { id: "ann", display_name: "", email: "", disabled: false };
-    let error = fixture.another().tenant(&acme).put_user(user).await.unwrap_err();
+    let error = fixture.another().tenant(&acme).put_user(user, whatever).await.unwrap_err();
     assert!(error.retry_is_safe() && error.fault() == Fault::Store, "{error}");
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use tollgate::base::Secret;
-use tollgate::store::{Page, SealingKey, StoreError};
+use tollgate::store::{Page, SealingKey, StoreError, whatever};
 
 use super::{Fixture, each_engine, tenant};
 
@@ -22,20 +22,23 @@ fn secret(text: &str) -> Secret<Vec<u8>> {
 async fn secrets_are_kept_encrypted_and_by_tenant(fixture: Fixture) {
     let (acme, other) = (tenant("acme"), tenant("other"));
     let scope = fixture.store.tenant(&acme);
-    let info = scope.put_secret("token", &secret("hunter2"), "ada").await.unwrap();
+    let info = scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap().into_row();
     assert_eq!((info.version, info.author.as_str()), (1, "ada"));
-    assert_eq!(scope.put_secret("token", &secret("hunter3"), "bob").await.unwrap().version, 2);
+    assert_eq!(
+        scope.put_secret("token", &secret("hunter3"), "bob", whatever).await.unwrap().into_row().version,
+        2
+    );
     assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter3");
     assert!(fixture.store.tenant(&other).secret("token").await.unwrap().is_none());
     assert_eq!(scope.secret_values().await.unwrap()[0].1.expose(), b"hunter3");
     assert_eq!(scope.secrets(None, Page::of(10)).await.unwrap().len(), 1);
     assert!(scope.secrets(Some("token"), Page::of(10)).await.unwrap().is_empty());
-    scope.remove_secret("token").await.unwrap();
-    assert!(matches!(scope.remove_secret("token").await, Err(StoreError::Missing(_))));
+    scope.remove_secret("token", whatever).await.unwrap();
+    assert!(matches!(scope.remove_secret("token", whatever).await, Err(StoreError::Missing(_))));
     let key = fixture.settings.data_dir.join("master.key");
     assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
     if let Some(database) = &fixture.database {
-        scope.put_secret("token", &secret("hunter2"), "ada").await.unwrap();
+        scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap();
         // Another row does not open with it: what is sealed says where it belongs.
         database.sql("INSERT INTO secrets SELECT 'other', name, version, key_id, sealed, author, created_at, updated_at FROM secrets");
         let error = fixture.store.tenant(&other).secret("token").await.unwrap_err();
@@ -51,7 +54,7 @@ async fn rotation_moves_every_value_to_the_new_key(fixture: Fixture) {
     let acme = tenant("acme");
     let scope = fixture.store.tenant(&acme);
     for i in 0..250 {
-        scope.put_secret(&format!("s{i}"), &secret(&format!("value {i}")), "ada").await.unwrap();
+        scope.put_secret(&format!("s{i}"), &secret(&format!("value {i}")), "ada", whatever).await.unwrap();
     }
     let key = SealingKey { id: "k1".into(), secret: secret("shared"), active_from: fixture.store.now() };
     fixture.store.platform().add_sealing_key("sessions", &key).await.unwrap();
@@ -99,13 +102,13 @@ async fn of_replicas_that_rotate_at_once_one_does(fixture: Fixture) {
 async fn a_process_that_runs_takes_up_a_key_that_another_made(fixture: Fixture) {
     let acme = tenant("acme");
     let scope = fixture.store.tenant(&acme);
-    scope.put_secret("token", &secret("hunter2"), "ada").await.unwrap();
+    scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap();
     let other = fixture.another();
     other.prepare().await.unwrap();
     other.rotate_master_key().await.unwrap();
     assert_eq!(other.platform().rewrap().await.unwrap(), 1);
     assert_eq!(scope.secret("token").await.unwrap().unwrap().expose(), b"hunter2");
-    assert_eq!(scope.put_secret("next", &secret("x"), "ada").await.unwrap().key_id, {
+    assert_eq!(scope.put_secret("next", &secret("x"), "ada", whatever).await.unwrap().into_row().key_id, {
         let list = scope.secrets(None, Page::of(10)).await.unwrap();
         list.into_iter().find(|info| info.name == "token").unwrap().key_id
     });
@@ -122,7 +125,11 @@ async fn no_key_is_lost_when_several_make_one_at_once(fixture: Fixture) {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 let acme = tenant("acme");
-                store.tenant(&acme).put_secret(&format!("s{i}"), &secret("x"), "ada").await.unwrap();
+                store
+                    .tenant(&acme)
+                    .put_secret(&format!("s{i}"), &secret("x"), "ada", whatever)
+                    .await
+                    .unwrap();
             })
         })
         .collect();
