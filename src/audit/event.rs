@@ -82,6 +82,8 @@ macro_rules! event {
             pub count: Option<u64>,
             /// When the first of them was, in microseconds since the Unix epoch.
             pub since_us: Option<u64>,
+            /// The public id of the credential that was used.
+            pub credential: Option<&'a str>,
         }
 
         impl<'a> Event<'a> {
@@ -92,7 +94,7 @@ macro_rules! event {
                     $($text: None,)* $($number: None,)*
                     rpc_code: None, client_ip: None, request_id: None, trace_id: None,
                     request_body: None, response_body: None, request_cut: None, response_cut: None,
-                    count: None, since_us: None,
+                    count: None, since_us: None, credential: None,
                 }
             }
 
@@ -199,10 +201,11 @@ const REQUEST_CUT: usize = RESPONSE_BODY + 1;
 const RESPONSE_CUT: usize = REQUEST_CUT + 1;
 const COUNT: usize = RESPONSE_CUT + 1;
 const SINCE: usize = COUNT + 1;
+const CREDENTIAL: usize = SINCE + 1;
 
 /// Most bytes of an encoded event without bodies whose texts are all as long as they may be.
 pub const MAX_PLAIN: usize =
-    20 + (TEXTS - LONG + 1) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + (NUMBERS + 4) * 10 + 60;
+    20 + (TEXTS - LONG + 2) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + (NUMBERS + 4) * 10 + 60;
 /// Most bytes of an encoded event.
 pub const MAX_ENCODED: usize = MAX_PLAIN + 2 * (MAX_BODY + 4);
 
@@ -234,6 +237,7 @@ impl<'a> Event<'a> {
         note(RESPONSE_CUT, self.response_cut.is_some());
         note(COUNT, self.count.is_some());
         note(SINCE, self.since_us.is_some());
+        note(CREDENTIAL, self.credential.is_some());
 
         out.push(FORMAT);
         out.push(self.class as u8);
@@ -271,6 +275,9 @@ impl<'a> Event<'a> {
         let last = [self.request_cut, self.response_cut, self.count, self.since_us];
         for number in last.into_iter().flatten() {
             varint(out, number);
+        }
+        if let Some(credential) = self.credential {
+            text(out, clip(credential, MAX_TEXT));
         }
     }
 
@@ -335,6 +342,9 @@ impl<'a> Event<'a> {
         }
         if has(SINCE) {
             event.since_us = Some(r.varint()?);
+        }
+        if has(CREDENTIAL) {
+            event.credential = Some(r.text()?);
         }
         if r.0.is_empty() { Ok(event) } else { Err(Unreadable) }
     }
@@ -430,7 +440,8 @@ mod tests {
             let event = Event {
                 rpc_code, client_ip: ip, request_id: ids.0, trace_id: ids.1,
                 request_body: body.as_deref(), response_body: body.as_deref(),
-                request_cut: cuts[0], response_cut: cuts[1], count: cuts[2], since_us: cuts[3], ..event
+                request_cut: cuts[0], response_cut: cuts[1], count: cuts[2], since_us: cuts[3],
+                credential: texts[0].as_deref(), ..event
             };
             let mut bytes = Vec::new();
             event.encode(&mut bytes);
@@ -481,6 +492,7 @@ mod tests {
         event.response_cut = Some(u64::MAX);
         event.count = Some(u64::MAX);
         event.since_us = Some(u64::MAX);
+        event.credential = Some(&text);
         let mut plain = Vec::new();
         event.encode(&mut plain);
         assert!(plain.len() <= MAX_PLAIN, "{}", plain.len());

@@ -56,6 +56,10 @@ pub fn render(event: &Event<'_>, out: &mut String) {
         key(out, begin, "since");
         string(out, &since);
     }
+    if let Some(credential) = event.credential {
+        key(out, begin, "credential");
+        string(out, credential);
+    }
     for (name, cut) in [("request_cut", event.request_cut), ("response_cut", event.response_cut)] {
         if let Some(cut) = cut {
             key(out, begin, name);

@@ -27,7 +27,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// The most required claims, and the most additional audiences.
 const MAX_LIST: usize = 64;
 /// Names that principals without an issuer use.
-const RESERVED: [&str; 3] = ["anonymous", "key", "loopback"];
+const RESERVED: [&str; 4] = ["anonymous", "key", "loopback", "operator"];
 
 /// What kind of caller an issuer's tokens stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -28,6 +28,15 @@ impl Proof {
     }
 }
 
+/// The kind of those who hold a token of the installation: what comes before `|` in their ids.
+pub const OPERATOR: &str = "operator";
+
+/// Whether a principal's id is of the kind that only tokens of the installation give, or could be taken for one.
+pub fn is_reserved(principal: &str) -> bool {
+    let kind = principal.split('|').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case(OPERATOR)
+}
+
 /// A verified caller of the API. [`super::permission::decide`] reads this and nothing else of the caller.
 #[derive(Clone, Debug)]
 pub struct Actor {
@@ -53,7 +62,7 @@ impl Actor {
     /// Who holds a token of the installation itself.
     pub fn operator(proof: Proof) -> Self {
         Self {
-            id: format!("operator|{}", proof.as_str()).into(),
+            id: format!("{OPERATOR}|{}", proof.as_str()).into(),
             tenant: TenantId::default(),
             roles: RoleSet::one(Role::SuperAdmin),
             auditor: false,
@@ -89,6 +98,17 @@ impl fmt::Display for Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_like_an_operator_is_reserved() {
+        for id in ["operator|bootstrap_token", "operator|x", "operator", " Operator |x", "OPERATOR|"] {
+            assert!(is_reserved(id), "{id}");
+        }
+        assert!(is_reserved(&Actor::operator(Proof::Listener).id));
+        for id in ["corp|operator", "operators|x", "key|operator", "x operator|y", ""] {
+            assert!(!is_reserved(id), "{id}");
+        }
+    }
 
     #[test]
     fn super_admin_is_platform_wide_only_in_the_operators_tenant() {

@@ -12,6 +12,7 @@ use super::actor::Actor;
 use super::api::Api;
 use super::etag::{self, Precondition};
 use super::problem::{FieldError, Problem};
+use super::trail::note;
 use crate::base::Scope;
 use crate::config::{Canonical, Diagnostics};
 use crate::source::{Change, PublishError, Publisher};
@@ -88,6 +89,17 @@ pub(super) struct Edited {
     pub(super) dry_run: bool,
 }
 
+impl Edited {
+    /// Has the record of the request say so.
+    fn noted(&self, before: u64) {
+        note(|notes| {
+            notes.dry_run = self.dry_run;
+            notes.revision = (!self.dry_run && self.revision != before).then_some(self.revision);
+            notes.changes.extend_from_slice(&self.changes);
+        });
+    }
+}
+
 impl Edit<'_> {
     /// Makes the edit. `change` gets the head's document and gives the new one; `exists` says whether what the
     /// precondition is about is in a document.
@@ -113,7 +125,10 @@ impl Edit<'_> {
             match self.publish(publisher, &current, next).await {
                 Err(PublishError::Conflict { .. }) if named.is_none() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error.into()),
-                Ok(edited) => return Ok(edited),
+                Ok(edited) => {
+                    edited.noted(current.revision);
+                    return Ok(edited);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -159,21 +159,45 @@ pub struct Params<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         if query.contains("%00") || query.contains('\0') {
             return Err(Problem::bad_request("the query has no place for a NUL character"));
         }
-        match Query::<T>::from_request_parts(parts, state).await {
+        // The reason has an extractor of its own.
+        let rest: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("reason=")).collect();
+        let uri = Uri::builder().path_and_query(format!("/?{}", rest.join("&"))).build();
+        let uri = uri.map_err(|_| Problem::bad_request("the query cannot be read"))?;
+        match Query::<T>::try_from_uri(&uri) {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "bad_parameter",
-                "a parameter is not as it must be",
-            )
-            .with_errors([FieldError::new("?", shown(&rejection.body_text()))])),
+            Err(rejection) => Err(bad_parameter(&rejection.body_text())),
         }
     }
+}
+
+/// What serde says of a query, as a problem that names the parameter.
+fn bad_parameter(text: &str) -> Problem {
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    let quoted = |after: &str| text.strip_prefix(after)?.split('`').next();
+    let (name, what) = match (quoted("missing field `"), quoted("duplicate field `"), text.split_once(": ")) {
+        (Some(name), ..) => (name, "it is missing"),
+        (_, Some(name), _) => (name, "it is there twice"),
+        (.., Some((name, what))) => (name, what),
+        _ => ("", text),
+    };
+    let expected = if what.contains("`true` or `false`") {
+        Some("`true` or `false`")
+    } else if ["digit", "number", "integer"].iter().any(|word| what.contains(word)) {
+        Some("a whole number in its bounds")
+    } else {
+        None
+    };
+    let name = shown(name);
+    let error = FieldError::new(format!("?{name}"), shown(what));
+    Problem::parameter(&name, "").replacing_errors([match expected {
+        Some(expected) => error.expecting(expected),
+        None => error,
+    }])
 }
 
 /// Parameters of the path.
@@ -276,6 +300,42 @@ mod tests {
         assert_eq!(problem("").get("status"), Some(&json!(400)));
         assert_eq!(problem(r#"{"name": "x", "roles": []} {}"#)["status"], 400);
         assert_eq!(problem(&"[".repeat(100_000))["status"], 422, "no body of this kind is a list");
+    }
+
+    #[tokio::test]
+    async fn bad_parameters_are_named_with_what_was_expected() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "only read by serde")]
+        struct Ask {
+            from: i64,
+            #[serde(default)]
+            dry_run: bool,
+        }
+        let read = async |query: &str| {
+            let request = Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
+            let (mut parts, ()) = request.into_parts();
+            Params::<Ask>::from_request_parts(&mut parts, &()).await
+        };
+        for (query, pointer, expected) in [
+            ("from=x", "?from", json!("a whole number in its bounds")),
+            ("from=99999999999999999999", "?from", json!("a whole number in its bounds")),
+            ("", "?from", Value::Null),
+            ("from=1&from=2", "?from", Value::Null),
+            ("from=1&dry_run=maybe", "?dry_run", json!("`true` or `false`")),
+        ] {
+            let problem = read(query).await.expect_err("refused").to_json();
+            let error = &problem["errors"][0];
+            assert_eq!(
+                (&error["pointer"], &error["expected"]),
+                (&json!(pointer), &expected),
+                "{query}: {error}"
+            );
+            let detail = error["detail"].as_str().unwrap();
+            assert!(!detail.is_empty() && !detail.contains("deserialize"), "{query}: {detail}");
+        }
+        let both = read("reason=because&from=1&dry_run=true").await.expect("the reason is read elsewhere").0;
+        assert!(both.dry_run && both.from == 1);
     }
 
     #[test]

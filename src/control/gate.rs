@@ -21,10 +21,11 @@ use super::actor::Actor;
 use super::api::Api;
 use super::extract::{Caller, ClientAddress, Reason};
 use super::idempotency;
+use super::openapi::{self, Parameters};
 use super::permission::{Operation, Refusal, Trail, decide};
 use super::problem::Problem;
 use super::size;
-use super::trail::Action;
+use super::trail::{Action, SharedNotes, noting};
 use crate::base::{RequestId, TenantId};
 
 /// The parameter of a path that names the tenant.
@@ -43,13 +44,15 @@ pub(super) trait Gated {
 }
 
 impl Gated for OpenApiRouter<Api> {
-    fn operation(self, routes: UtoipaMethodRouter<Api>) -> Self {
-        let id = super::openapi::only_id(&routes.1);
+    fn operation(self, mut routes: UtoipaMethodRouter<Api>) -> Self {
+        let id = openapi::only_id(&routes.1);
         let operation = Operation::find(&id)
             .unwrap_or_else(|| panic!("`{id}` is not in the table of operations: control/permission"));
         let large = size::of(operation.id);
+        let parameters = openapi::parameters(&mut routes.1, operation);
         self.routes(routes.map(|r| {
             let gated = r.route_layer(from_fn(pass)).route_layer(Extension(operation));
+            let gated = gated.route_layer(Extension(parameters));
             match large {
                 Some(max) => gated.route_layer(DefaultBodyLimit::max(max)),
                 None => gated,
@@ -87,6 +90,7 @@ struct Told {
     id: RequestId,
     began: Instant,
     seen: Seen,
+    notes: SharedNotes,
     status: Option<u16>,
 }
 
@@ -102,6 +106,7 @@ impl Drop for Told {
             status: self.status.unwrap_or(GIVEN_UP),
             request: self.id,
             took: self.began.elapsed(),
+            notes: std::mem::take(&mut *self.notes.lock()),
         };
         // Given up before it was known who asks: nothing was done.
         let asked = self.status.is_some() || action.actor.is_some();
@@ -126,11 +131,14 @@ async fn pass(
         id,
         began: Instant::now(),
         seen: Seen::default(),
+        notes: SharedNotes::default(),
         status: None,
         api,
     };
     let response = match admit(operation, &told.api, address, request, &mut told.seen).await {
-        Ok(request) => run(&told.api, operation, request, next).await.unwrap_or_else(|p| p.into_response()),
+        Ok(request) => noting(told.notes.clone(), run(&told.api, operation, request, next))
+            .await
+            .unwrap_or_else(|p| p.into_response()),
         Err(problem) => problem.into_response(),
     };
     told.status = Some(response.status().as_u16());
@@ -196,6 +204,10 @@ async fn admit(
         // Nobody's log is made by naming it.
         seen.tenant = None;
         return Err(Problem::no_tenant(&tenant));
+    }
+    // Before anything is done: what is not understood might have been meant to keep it from being done.
+    if let Some(parameters) = parts.extensions.get::<Parameters>() {
+        parameters.check(&parts.uri)?;
     }
     seen.reason = Reason::from_request_parts(&mut parts, &()).await?.0;
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);

@@ -28,6 +28,7 @@ use super::actor::Actor;
 use super::api::Api;
 use super::extract;
 use super::problem::{FieldError, Problem};
+use super::trail::note;
 use crate::base::TenantId;
 use crate::store::Idempotency;
 
@@ -87,7 +88,10 @@ pub(super) async fn once(
     ]);
     let name = digest(&[actor.id.as_bytes(), key.as_bytes()]);
     match scope.begin_idempotent(&name, &asked, KEEP).await? {
-        Idempotency::Answered { status, sealed } => seal.open(status, &sealed),
+        Idempotency::Answered { status, sealed } => {
+            note(|notes| notes.replayed = true);
+            seal.open(status, &sealed)
+        }
         Idempotency::Mismatch => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency_key_reused",

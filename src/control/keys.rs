@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 
-use super::actor::{Actor, Proof};
+use super::actor::{Actor, Proof, is_reserved};
 use super::authn::Keys;
 use super::permission::{Permission, Permissions};
 use super::problem::Problem;
@@ -40,6 +40,10 @@ impl StoreKeys {
         let (id, created, expires) = (record.id.clone(), record.created, record.expires);
         let restricted = record.scopes != crate::auth::KeyScopes::default();
         let principal = record.principal.clone().unwrap_or_else(|| format!("key|{id}"));
+        // One that an earlier version let somebody make.
+        if is_reserved(&principal) {
+            return Ok(None);
+        }
         let mut roles: RoleSet = record.roles.iter().copied().collect();
         let keys = KeyStore::new(tenant.clone(), None);
         keys.replace(vec![record]).map_err(|_| Problem::internal("a stored key is not as it must be"))?;

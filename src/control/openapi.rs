@@ -4,6 +4,7 @@
 //! problem details, the header with the request id.
 
 mod objects;
+mod parameters;
 
 use std::sync::OnceLock;
 
@@ -18,6 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::api::{self, Api};
 use super::problem::{Body, FieldError};
+
+pub(super) use self::parameters::{Parameters, parameters};
 
 /// The name of the one security scheme.
 const SCHEME: &str = "bearer";

@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 use sqlx::types::Uuid;
 
 use super::keys::envelope;
 use super::tx::q;
 use super::{Platform, StoreError, Time, Tx};
+use crate::audit::{Class, hex};
 use crate::base::TenantId;
 use crate::base::envelope::{MasterKeys, key_id};
 
@@ -25,6 +27,49 @@ const RECENT: Duration = Duration::from_secs(3600);
 const A_LITTLE: Duration = Duration::from_secs(86_400);
 /// Events that one transaction erases.
 const AT_ONCE: i64 = 2_000;
+
+/// What comes before the name of somebody of whom only decisions about requests were erased, where they are remembered.
+/// No principal begins so.
+const DATA_ONLY: &str = "\u{1f}data\u{1f}";
+
+/// Whose events are erased, and which.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    tenant: &'a str,
+    principal: &'a str,
+    /// The class from whose number on: that of control actions is the lower one.
+    from_class: i16,
+}
+
+impl<'a> Whose<'a> {
+    fn of(tenant: &'a str, principal: &'a str, least: Class) -> Self {
+        Self { tenant, principal, from_class: super::audit::number(least) }
+    }
+
+    /// As they are remembered.
+    fn remembered(tenant: &'a str, text: &'a str) -> Self {
+        match text.strip_prefix(DATA_ONLY) {
+            Some(principal) => Self::of(tenant, principal, Class::Data),
+            None => Self::of(tenant, text, Class::Control),
+        }
+    }
+
+    fn to_remember(self) -> String {
+        let prefix = if self.from_class == super::audit::number(Class::Data) { DATA_ONLY } else { "" };
+        format!("{prefix}{}", self.principal)
+    }
+}
+
+/// What the record of an erasure calls the one whose events were erased: whoever knows the id can tell that it was theirs,
+/// and nobody reads it there. `sha256:` and the hash of `tollgate erased`, the tenant and the id, with a NUL between them.
+pub fn erased_name(tenant: &TenantId, principal: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"tollgate erased\0");
+    hash.update(tenant.as_str());
+    hash.update(b"\0");
+    hash.update(principal);
+    format!("sha256:{}", hex(&hash.finalize()))
+}
 
 /// What was erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +128,8 @@ impl Tx {
     }
 
     /// Remembers somebody, in place of what was remembered of them before.
-    async fn remember_erasure(&mut self, tenant: &str, principal: &str) -> Result<(), StoreError> {
+    async fn remember_erasure(&mut self, whose: Whose<'_>) -> Result<(), StoreError> {
+        let (tenant, text) = (whose.tenant, whose.to_remember());
         let known = q!(
             self,
             all as Remembered,
@@ -97,7 +143,7 @@ impl Tx {
             let id = row.id.to_string();
             // What does not open is somebody else's as far as anybody knows, and no reason not to erase.
             let opened = store.unseal(&place(tenant, &id), &row.sealed);
-            let same = opened.is_ok_and(|opened| opened.expose() == principal.as_bytes());
+            let same = opened.is_ok_and(|opened| opened.expose() == text.as_bytes());
             if same || kept >= too_many {
                 if !same {
                     tracing::warn!(event = "audit_erasure_forgotten_early", tenant, asked_at = %row.asked_at);
@@ -114,7 +160,7 @@ impl Tx {
             }
         }
         let id = Uuid::now_v7();
-        let sealed = store.seal(&place(tenant, &id.to_string()), principal.as_bytes())?;
+        let sealed = store.seal(&place(tenant, &id.to_string()), text.as_bytes())?;
         let key = key_id(&sealed).map_err(|e| envelope("audit_erasures", e))?.to_owned();
         let now = self.now();
         q!(
@@ -131,13 +177,7 @@ impl Tx {
     }
 
     /// Erases what some events of a time say.
-    async fn erase_events(
-        &mut self,
-        tenant: &str,
-        principal: &str,
-        from: Time,
-        before: Time,
-    ) -> Result<u64, StoreError> {
+    async fn erase_events(&mut self, whose: Whose<'_>, from: Time, before: Time) -> Result<u64, StoreError> {
         q!(
             self,
             execute,
@@ -145,17 +185,19 @@ impl Tx {
                        name = '', outcome = ''
                  WHERE (tenant, class, writer, sequence, time) IN
                        (SELECT tenant, class, writer, sequence, time FROM audit_events
-                         WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT $5)",
+                         WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 AND class >= $6 LIMIT $5)",
             lite "UPDATE audit_event_rows SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
                          name = '', outcome = ''
                    WHERE rowid IN
                          (SELECT r.rowid FROM audit_event_tenants t JOIN audit_event_rows r ON r.tenant = t.id
-                           WHERE t.tenant = $1 AND r.principal = $2 AND r.time >= $3 AND r.time < $4 LIMIT $5)",
-            tenant,
-            principal,
+                           WHERE t.tenant = $1 AND r.principal = $2 AND r.time >= $3 AND r.time < $4
+                             AND (SELECT c.class FROM audit_event_chains c WHERE c.id = r.chain) >= $6 LIMIT $5)",
+            whose.tenant,
+            whose.principal,
             from,
             before,
-            AT_ONCE
+            AT_ONCE,
+            whose.from_class
         )
     }
 
@@ -223,20 +265,32 @@ impl Platform<'_> {
     /// # Errors
     /// The store is not prepared; the database.
     pub async fn audit_erase(&self, tenant: &TenantId, principal: &str) -> Result<Erasure, StoreError> {
-        let tenant = tenant.as_str();
+        self.erase(Whose::of(tenant.as_str(), principal, Class::Control)).await
+    }
+
+    /// The same, but for what they did to the configuration, to credentials and to the log: that stays, as evidence.
+    ///
+    /// # Errors
+    /// As [`Platform::audit_erase`].
+    pub async fn audit_erase_data(&self, tenant: &TenantId, principal: &str) -> Result<Erasure, StoreError> {
+        self.erase(Whose::of(tenant.as_str(), principal, Class::Data)).await
+    }
+
+    async fn erase(&self, whose: Whose<'_>) -> Result<Erasure, StoreError> {
+        let Whose { tenant, principal, .. } = whose;
         let mut tx = self.begin().await?;
         // Clocks of replicas differ, and what is in the store already is meant.
         let (from, before) = (Time::from_micros(0), tx.now().plus(REMEMBERED));
         tx.lock_erasures().await?;
-        tx.remember_erasure(tenant, principal).await?;
+        tx.remember_erasure(whose).await?;
         // Events first: a batch that comes in between has its usage erased now, or its events found later.
         let mut done = Erasure {
-            events: tx.erase_events(tenant, principal, from, before).await?,
+            events: tx.erase_events(whose, from, before).await?,
             samples: tx.erase_samples(tenant, principal, from, before).await?,
             usage: tx.erase_usage(tenant, principal, before, true).await?,
         };
         tx.commit().await?;
-        done.add(self.erase_rest(tenant, principal, [from, before], true, done.events).await?);
+        done.add(self.erase_rest(whose, [from, before], true, done.events).await?);
         Ok(done)
     }
 
@@ -273,43 +327,40 @@ impl Platform<'_> {
 
     async fn erase_late_of(&self, row: &Remembered, all: bool) -> Result<Erasure, StoreError> {
         let opened = self.0.unseal(&place(&row.tenant, &row.id.to_string()), &row.sealed)?;
-        let principal = String::from_utf8_lossy(opened.expose());
-        let (tenant, before) = (row.tenant.as_str(), row.asked_at);
+        let text = String::from_utf8_lossy(opened.expose());
+        let whose = Whose::remembered(&row.tenant, &text);
+        let (Whose { tenant, principal, .. }, before) = (whose, row.asked_at);
         // What is often looked for is what comes a little late: not every index has principals.
         let from = if all { Time::from_micros(0) } else { before.minus(A_LITTLE) };
-        if !self.has_late(tenant, &principal, from, before).await? {
+        if !self.has_late(whose, from, before).await? {
             return Ok(Erasure::default());
         }
         let mut tx = self.begin().await?;
         tx.lock_erasures().await?;
-        let events = tx.erase_events(tenant, &principal, from, before).await?;
+        let events = tx.erase_events(whose, from, before).await?;
         // Usage comes with its events, in one transaction.
-        let usage = if events > 0 { tx.erase_usage(tenant, &principal, before, false).await? } else { 0 };
-        let samples = tx.erase_samples(tenant, &principal, from, before).await?;
+        let usage = if events > 0 { tx.erase_usage(tenant, principal, before, false).await? } else { 0 };
+        let samples = tx.erase_samples(tenant, principal, from, before).await?;
         tx.commit().await?;
         let mut done = Erasure { events, samples, usage };
-        done.add(self.erase_rest(tenant, &principal, [from, before], false, events).await?);
+        done.add(self.erase_rest(whose, [from, before], false, events).await?);
         Ok(done)
     }
 
     /// Whether there is something to erase. Nobody who writes has to wait for the answer.
-    async fn has_late(
-        &self,
-        tenant: &str,
-        principal: &str,
-        from: Time,
-        before: Time,
-    ) -> Result<bool, StoreError> {
+    async fn has_late(&self, whose: Whose<'_>, from: Time, before: Time) -> Result<bool, StoreError> {
+        let Whose { tenant, principal, from_class } = whose;
         let mut tx = self.read().await?;
         let event = q!(
             tx,
             scalar_optional as i64,
             "SELECT sequence FROM audit_events
-              WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT 1",
+              WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 AND class >= $5 LIMIT 1",
             tenant,
             principal,
             from,
-            before
+            before,
+            from_class
         )?;
         if event.is_some() {
             return Ok(true);
@@ -331,8 +382,7 @@ impl Platform<'_> {
     /// Goes on erasing events until a transaction finds fewer than it may take, and the usage of what came meanwhile.
     async fn erase_rest(
         &self,
-        tenant: &str,
-        principal: &str,
+        whose: Whose<'_>,
         [from, before]: [Time; 2],
         whole: bool,
         mut last: u64,
@@ -341,9 +391,9 @@ impl Platform<'_> {
         while last >= AT_ONCE as u64 {
             let mut tx = self.begin().await?;
             tx.lock_erasures().await?;
-            last = tx.erase_events(tenant, principal, from, before).await?;
+            last = tx.erase_events(whose, from, before).await?;
             more.events += last;
-            more.usage += tx.erase_usage(tenant, principal, before, whole).await?;
+            more.usage += tx.erase_usage(whose.tenant, whose.principal, before, whole).await?;
             tx.commit().await?;
         }
         Ok(more)

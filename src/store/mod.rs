@@ -67,7 +67,7 @@ pub use canaries::{Canary, CanaryEnd, CanaryReport, CandidateSource, NewCanary};
 pub use control::{ADMIN_TOKEN_REPLACED, Idempotency, OwnedApiKey, StoredStanding};
 pub use custom_roles::{CustomRole, NewCustomRole};
 pub use engine::Engine;
-pub use erasure::{Erasure, MAX_REMEMBERED, REMEMBERED};
+pub use erasure::{Erasure, MAX_REMEMBERED, REMEMBERED, erased_name};
 pub use error::{Fault, StoreError};
 pub use expect::{Put, whatever};
 pub use health::{HealthChange, HealthPlace, HealthSample, HealthSummary};

@@ -3,11 +3,11 @@
 
 use crate::audit::{Class, Event, Names, Position, WriterId};
 use crate::base::TenantId;
-use crate::store::{AuditBatch, Erasure, Store, StoreError};
+use crate::store::{AuditBatch, Erasure, Store, StoreError, erased_name};
 
 use super::link::{Chains, Linker};
 
-/// Erases, after recording in the tenant's audit that it is done. Returns what was erased.
+/// Erases, and records in the tenant's audit before it that it is done, and after it of how many. Returns what was erased.
 ///
 /// # Errors
 /// The store; what was erased before it failed stays erased, and the rest is erased by a running gateway or another call.
@@ -18,8 +18,15 @@ pub async fn erase(
     author: &str,
     reason: Option<&str>,
 ) -> Result<Erasure, StoreError> {
-    record(store, tenant, "erase_audit", author, reason).await?;
-    store.platform().audit_erase(tenant, principal).await
+    let whose = format!("principal: {}", erased_name(tenant, principal));
+    record(store, tenant, "erase_audit", author, reason, Some(&whose)).await?;
+    let done = store.platform().audit_erase(tenant, principal).await?;
+    let much = format!(
+        "{whose}; erased: {} events, {} samples, {} rows of usage; classes: data, control",
+        done.events, done.samples, done.usage
+    );
+    record(store, tenant, "erase_audit", author, reason, Some(&much)).await?;
+    Ok(done)
 }
 
 /// Records in the tenant's audit that recorded bodies are about to be exported.
@@ -32,7 +39,7 @@ pub async fn bodies_exported(
     author: &str,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    record(store, tenant, "read_audit_bodies", author, reason).await
+    record(store, tenant, "read_audit_bodies", author, reason, None).await
 }
 
 /// Writes one event, as a writer that writes nothing else.
@@ -42,6 +49,7 @@ async fn record(
     action: &str,
     author: &str,
     reason: Option<&str>,
+    detail: Option<&str>,
 ) -> Result<(), StoreError> {
     let event = &Event {
         action: Some(action),
@@ -49,6 +57,7 @@ async fn record(
         decision: Some("allow"),
         outcome: Some("ok"),
         reason,
+        detail,
         ..Event::new(u64::try_from(store.now().micros()).unwrap_or(0), tenant.as_str(), Class::Control)
     };
     let writer = WriterId::fresh();

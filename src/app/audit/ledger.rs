@@ -30,14 +30,21 @@ impl Ledger for AuditLedger {
             (false, false) => "error",
         };
         let micros = |d: std::time::Duration| Some(u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let (notes, words) = (&action.notes, action.notes.words());
+        let revision = notes.revision.map(|revision| revision.to_string());
         let event = Event {
             action: Some(action.operation.id),
             object: Some(&action.path),
+            name: notes.object.as_deref(),
+            revision: revision.as_deref(),
+            detail: words.as_deref(),
+            credential: actor.map(|a| &*a.credential),
             principal: actor.map(|a| &*a.id),
             kind: actor.map(|a| a.proof.as_str()),
             role: actor.and_then(|a| a.roles.highest()).map(crate::base::Role::as_str),
             decision: Some(decision),
             outcome: Some(match decision {
+                "allow" if notes.replayed => "replayed",
                 "allow" => "ok",
                 "deny" => "refused",
                 _ => "failed",

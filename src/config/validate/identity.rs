@@ -15,7 +15,7 @@ const MAX_MAP: usize = 4096;
 const MIN_PEPPER: usize = 16;
 
 /// Names that principals without an issuer have.
-const RESERVED: [&str; 3] = ["anonymous", "key", "loopback"];
+const RESERVED: [&str; 4] = ["anonymous", "key", "loopback", "operator"];
 
 pub(super) fn validate(context: &mut Context<'_>) {
     let document = context.document;

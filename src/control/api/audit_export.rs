@@ -19,13 +19,16 @@ use super::Api;
 use super::audit::filter;
 use super::in_tenant::{Path, Repeatable};
 use super::people::MAX_PRINCIPAL;
+use super::reach::{Makers, may_act_on};
 use crate::base::TenantId;
+use crate::control::actor::is_reserved;
 use crate::control::extract::{Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::permission::{Permission, holds};
 use crate::control::problem::{FieldError, Problem};
 use crate::control::shares::Shares;
-use crate::store::{AuditFilter, ExportFormat, ExportSink, export};
+use crate::control::trail::note;
+use crate::store::{AuditFilter, ExportFormat, ExportSink, erased_name, export};
 
 /// Exports at once, of all tenants and of one. Each holds a connection of the store for as long as it takes.
 const MAX_EXPORTS: usize = 4;
@@ -182,6 +185,10 @@ struct Erased {
     samples: u64,
     /// How many rows of usage are nobody's now, by minute, hour and day.
     usage: u64,
+    /// Events of which classes: `data`, and for who runs the platform `control`.
+    classes: Vec<&'static str>,
+    /// What the record of this calls whose they were.
+    erased: String,
 }
 
 /// Erase what events of a principal say
@@ -189,26 +196,53 @@ struct Erased {
 /// Payload and salt of every event that they caused are removed. Numbers, times and commitments stay, so that the log can
 /// still be verified; exports show the events as erased. Their samples go, and in usage their calls become those of
 /// `[erased]`. Events of before that reach the store later are erased when they do, for 90 days: soon in the first hour, within
-/// an hour later. What the principal does from now on is recorded as before. Nobody erases their own.
+/// an hour later. What the principal does from now on is recorded as before.
+///
+/// Erasure is for personal data of callers, and takes no evidence away. What was done to the configuration, to credentials and
+/// to the log stays (class `control`), unless who runs the platform asks, with a token of the installation or a key of which it
+/// is known who made it. Nobody erases their own events, those of whoever made the key that they use, those of somebody who was
+/// given more than they have, or those of a token of the installation.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Repeatable),
     request_body = Erasure,
     responses((status = 200, description = "Erased.", body = Erased),
-        (status = 403, description = "They are the caller's own.")))]
+        (status = 403, description = "They are not this caller's to erase.")))]
 async fn erase_audit(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
     Caller(actor): Caller,
     Json(erasure): Json<Erasure>,
 ) -> Result<Answer<Erased>, Problem> {
-    if !(1..=MAX_PRINCIPAL).contains(&erasure.principal.len()) {
+    let whose = erasure.principal.as_str();
+    if !(1..=MAX_PRINCIPAL).contains(&whose.len()) {
         let error = FieldError::new("/principal", format!("it must have 1 to {MAX_PRINCIPAL} bytes"));
         return Err(Problem::invalid([error]));
     }
-    if *erasure.principal == *actor.id {
+    if *whose == *actor.id {
         return Err(Problem::forbidden("nobody erases what they did themselves"));
     }
-    let done = api.store()?.platform().audit_erase(&tenant, &erasure.principal).await?;
+    if is_reserved(whose) {
+        return Err(Problem::forbidden("what was done with a token of the installation is not erased"));
+    }
+    let store = api.store()?;
+    may_act_on(&actor, &store.tenant(&tenant), whose).await?;
+    let makers = Makers::of(&actor, store).await?;
+    if makers.contains(whose) {
+        return Err(Problem::forbidden("nobody erases what was done by whoever made the key that they use"));
+    }
+    let all = actor.is_platform() && makers.whole;
+    let (erased, classes) =
+        (erased_name(&tenant, whose), if all { vec!["data", "control"] } else { vec!["data"] });
+    // Before it is done: the record says whose they were also if the request is given up meanwhile.
+    note(|notes| notes.changes.push(format!("principal: {erased}")));
+    let done = match all {
+        true => store.platform().audit_erase(&tenant, whose).await?,
+        false => store.platform().audit_erase_data(&tenant, whose).await?,
+    };
     let (events, samples, usage) = (done.events, done.samples, done.usage);
-    tracing::info!(event = "audit_erased", %tenant, events, samples, usage, author = &*actor.id);
-    Ok(Answer(Erased { events, samples, usage }))
+    note(|notes| {
+        let much = format!("erased: {events} events, {samples} samples, {usage} rows of usage");
+        notes.changes.extend([much, format!("classes: {}", classes.join(", "))]);
+    });
+    tracing::info!(event = "audit_erased", %tenant, events, samples, usage, author = &*actor.id, whose = erased);
+    Ok(Answer(Erased { events, samples, usage, classes, erased }))
 }

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::custom_roles::{AUDITOR, may_handle};
 use super::in_tenant::{Path, Walk};
 use super::people::principal;
-use super::reach::may_give_auditor;
+use super::reach::{may_give_auditor, may_name};
 use super::{Api, When, may_give};
 use crate::base::{Role, TenantId};
 use crate::control::actor::Actor;
@@ -20,6 +20,7 @@ use crate::control::extract::{At, Caller, Params};
 use crate::control::gate::Gated as _;
 use crate::control::page::Page;
 use crate::control::problem::Problem;
+use crate::control::trail::note;
 use crate::store::{RoleBinding, TenantScope};
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
@@ -115,6 +116,8 @@ async fn put_role_binding(
 ) -> Result<StatusCode, Problem> {
     let (store, tenant) = (api.store()?, TenantId::new(at.tenant.as_str()));
     let (scope, subject) = (store.tenant(&tenant), principal(&at.subject)?);
+    may_name(&actor, subject)?;
+    note(|notes| notes.object = Some(subject.to_owned()));
     match at.which(&scope, &actor).await? {
         Which::Auditor => scope.bind_auditor(subject, &actor.id).await?,
         Which::BuiltIn(role) => scope.bind_role(subject, role, &actor.id).await?,
@@ -134,6 +137,8 @@ async fn delete_role_binding(
 ) -> Result<StatusCode, Problem> {
     let (store, tenant) = (api.store()?, TenantId::new(at.tenant.as_str()));
     let (scope, subject) = (store.tenant(&tenant), principal(&at.subject)?);
+    may_name(&actor, subject)?;
+    note(|notes| notes.object = Some(subject.to_owned()));
     match at.which(&scope, &actor).await? {
         Which::Auditor => scope.unbind_auditor(subject).await?,
         Which::BuiltIn(role) => scope.unbind_role(subject, role).await?,

@@ -17,6 +17,7 @@ use crate::control::etag::{self, Precondition};
 use crate::control::extract::{Caller, Json, Params, Reason};
 use crate::control::gate::Gated as _;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::source::canary::{self, CanaryError, Candidate, Start, Wish};
 use crate::store::Canary;
 
@@ -336,6 +337,16 @@ fn tag(canary: &Canary) -> String {
 }
 
 async fn answer(api: &Api, status: StatusCode, canary: &Canary) -> Result<Response, Problem> {
+    note(|notes| {
+        notes.object = Some(canary.id.to_string());
+        notes.revision = canary.promoted.map(i64::unsigned_abs);
+        let share = canary::share_at(canary, canary.share_at);
+        notes.changes = vec![
+            format!("state: {}", canary.state),
+            format!("candidate: revision {}", canary.candidate),
+            format!("share: {share} of {}", canary.kind),
+        ];
+    });
     Ok((status, [etag::header(&tag(canary))], Answer(view(api, canary).await?)).into_response())
 }
 

@@ -20,6 +20,7 @@ use crate::control::gate::Gated as _;
 use crate::control::page::Page;
 use crate::control::permission::{Permission, holds, may_be_given};
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::store::{CustomRole, NewCustomRole};
 
 /// Longest description, in characters.
@@ -170,6 +171,10 @@ async fn put_custom_role(
     let scope = store.tenant(&tenant);
     // Taking permissions out of a role of stronger people is not for weaker ones either.
     let put = scope.put_custom_role(new, |found| may_replace(&actor, &precondition, found)).await?;
+    note(|notes| {
+        notes.changes.push(format!("permissions: {}", names.join(", ")));
+        notes.object = Some(name.clone());
+    });
     Ok(answer(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
 }
 

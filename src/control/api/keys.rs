@@ -18,12 +18,13 @@ use super::reach::{may_act_on, may_act_on_key, principal_of};
 use super::{Api, When, may_give};
 use crate::auth::{KeyHash, KeyRecord, generate_api_key};
 use crate::base::{Role, TenantId};
-use crate::control::actor::Actor;
+use crate::control::actor::{Actor, is_reserved};
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::keys::revoked;
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::store::{ApiKey, NewApiKey, Store, Time};
 
 /// Longest note, in characters.
@@ -228,6 +229,16 @@ async fn create_api_key(
     if let Some(id) = &new.principal {
         let wrong = |problem: Problem| Problem::invalid([FieldError::new("/principal", problem.detail())]);
         may_act_on(&actor, &store.tenant(&tenant), principal(id).map_err(wrong)?).await?;
+        // Not for the platform either: what is done with a key would be recorded as done with the token.
+        if is_reserved(id) {
+            return Err(wrong(Problem::forbidden("no key stands for a token of the installation")));
+        }
+    }
+    let network =
+        |text: &str| text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok();
+    if let Some(at) = new.cidr.iter().position(|text| !network(text)) {
+        let error = FieldError::new(format!("/cidr/{at}"), "this is no network");
+        return Err(Problem::invalid([error.expecting("one such as `10.0.0.0/8`, or an address")]));
     }
     if new.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE) {
         return Err(Problem::invalid([FieldError::new("/note", format!("at most {MAX_NOTE} characters"))]));
@@ -269,6 +280,10 @@ async fn rotate_api_key(
     may_act_on_key(&actor, &scope, &old).await?;
     // A key that stood for itself goes on standing for the old one: limits and bindings stay.
     let owner = principal_of(&old);
+    if is_reserved(&owner) {
+        let detail = "the key stands for a token of the installation: delete it";
+        return Err(Problem::conflict("key_not_good", detail));
+    }
     let standing = scope.standing(&owner, &old.id).await?;
     let created = u64::try_from(old.created_at.secs()).ok();
     let over = old.expires_at.is_some_and(|at| at <= store.now());
@@ -286,6 +301,7 @@ async fn rotate_api_key(
         note: recorded.note,
     };
     let made = make(store, &tenant, &actor, &new, old.expires_at).await?;
+    note(|notes| notes.changes.push(format!("in place of {}", old.id)));
     let end = store.now().plus(Duration::from_secs(rotation.overlap_seconds));
     let end = old.expires_at.map_or(end, |at| at.min(end));
     let mut record: Value = serde_json::from_str(&old.record).map_err(Problem::internal)?;
@@ -317,8 +333,13 @@ async fn delete_api_key(
     let store = api.store()?;
     let tenant = TenantId::new(at.tenant.as_str());
     let scope = store.tenant(&tenant);
-    may_act_on_key(&actor, &scope, &at.find(store).await?).await?;
+    let key = at.find(store).await?;
+    may_act_on_key(&actor, &scope, &key).await?;
     scope.remove_api_key(&at.id).await?;
+    note(|notes| {
+        notes.object = Some(at.id.clone());
+        notes.changes.push(format!("principal: {}", principal_of(&key)));
+    });
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -362,5 +383,11 @@ async fn make(
             expires_at: expires,
         })
         .await?;
+    note(|notes| {
+        notes.object = Some(key.id.clone());
+        notes.changes.push(format!("principal: {}", row.principal));
+        notes.changes.push(format!("roles: {}", new.roles.join(", ")));
+        notes.changes.extend(expires.map(|at| format!("expires: {at}")));
+    });
     Ok(MadeKey { key: key.text.expose().clone(), view: row.try_into()? })
 }

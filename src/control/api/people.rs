@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::in_tenant::{Conditional, Path, Walk};
-use super::reach::may_act_on;
+use super::reach::{may_act_on, may_name};
 use super::{Api, When};
 use crate::base::TenantId;
 use crate::control::etag::{self, Precondition};
@@ -19,6 +19,7 @@ use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::store::{NewUser, User};
 
 /// Longest id of a principal, in bytes.
@@ -164,6 +165,7 @@ async fn put_user(
             return Err(Problem::invalid([error]));
         }
     }
+    may_name(&actor, id)?;
     let store = api.store()?;
     let scope = store.tenant(&tenant);
     // Whether it has to be allowed is known when the user is locked.
@@ -178,6 +180,10 @@ async fn put_user(
         precondition.check(found.map(tag).as_deref())
     });
     let put = put.await?;
+    note(|notes| {
+        notes.object = Some(id.to_owned());
+        notes.changes.push(format!("disabled: {}", body.disabled));
+    });
     Ok(user(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
 }
 
@@ -195,6 +201,7 @@ async fn delete_user(
     precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
     let (tenant, id) = at.parts()?;
+    may_name(&actor, id)?;
     let store = api.store()?;
     let scope = store.tenant(&tenant);
     if scope.user(id).await?.is_none() {
@@ -202,5 +209,6 @@ async fn delete_user(
     }
     may_act_on(&actor, &scope, id).await?;
     scope.remove_user(id, |found| precondition.check(found.map(tag).as_deref())).await?;
+    note(|notes| notes.object = Some(id.to_owned()));
     Ok(StatusCode::NO_CONTENT)
 }

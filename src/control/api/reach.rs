@@ -8,9 +8,14 @@ use super::custom_roles::{AUDITOR, may_handle};
 use super::may_give;
 use crate::auth::{KeyRecord, RevocationRecord, RevocationTarget};
 use crate::base::Role;
-use crate::control::actor::Actor;
+use crate::control::actor::{Actor, Proof, is_reserved};
 use crate::control::problem::Problem;
-use crate::store::{ApiKey, TenantScope};
+use crate::store::{ApiKey, Page, Store, TenantScope};
+
+/// Keys of one principal that are looked at. Who has more is beyond everybody's reach but the platform's.
+const MAX_KEYS: usize = 999;
+/// How many principals may stand between a caller's key and whoever made the first of those keys.
+const MAX_MAKERS: usize = 32;
 
 /// Whether the add-on is this caller's to give: administrators give it, and auditors do; a role of the tenant's own that
 /// may bind others does not open the log.
@@ -25,7 +30,20 @@ pub(super) fn may_give_auditor(actor: &Actor) -> Result<(), Problem> {
     Err(Problem::forbidden("you cannot give or take `auditor` here: administrators and auditors can"))
 }
 
-/// Whether the caller has every role that a principal was given.
+/// Whether this caller may name a principal in what they do: those of the operator are in no table of a tenant's, and whoever
+/// gave them something, or took it away, would do so to the operator.
+///
+/// # Errors
+///
+/// 403.
+pub(super) fn may_name(actor: &Actor, principal: &str) -> Result<(), Problem> {
+    if actor.is_platform() || !is_reserved(principal) {
+        return Ok(());
+    }
+    Err(Problem::forbidden("principals of the kind `operator` are those who run the platform"))
+}
+
+/// Whether the caller has every role that a principal was given, in itself or by a key.
 ///
 /// # Errors
 ///
@@ -35,8 +53,16 @@ pub(super) async fn may_act_on(
     scope: &TenantScope<'_>,
     principal: &str,
 ) -> Result<(), Problem> {
+    may_name(actor, principal)?;
     if actor.is_platform() || (*actor.id == *principal && actor.tenant == *scope.tenant()) {
         return Ok(());
+    }
+    let keys = keys_of(scope, principal).await?;
+    if keys.len() > MAX_KEYS {
+        return Err(Problem::forbidden(format!("they have more than {MAX_KEYS} keys")));
+    }
+    for key in keys {
+        may_give_keys_roles(actor, scope, &key)?;
     }
     let standing = scope.standing(principal, principal).await?;
     for name in &standing.roles {
@@ -59,11 +85,62 @@ pub(super) async fn may_act_on_key(
     scope: &TenantScope<'_>,
     key: &ApiKey,
 ) -> Result<(), Problem> {
-    let record = KeyRecord::parse(&key.record).map_err(Problem::internal)?;
-    for role in record.roles {
-        may_give(actor, scope.tenant(), role)?;
-    }
+    may_give_keys_roles(actor, scope, key)?;
     may_act_on(actor, scope, &principal_of(key)).await
+}
+
+fn may_give_keys_roles(actor: &Actor, scope: &TenantScope<'_>, key: &ApiKey) -> Result<(), Problem> {
+    let record = KeyRecord::parse(&key.record).map_err(Problem::internal)?;
+    record.roles.into_iter().try_for_each(|role| may_give(actor, scope.tenant(), role))
+}
+
+async fn keys_of(scope: &TenantScope<'_>, principal: &str) -> Result<Vec<ApiKey>, Problem> {
+    let rows = Page::of(u32::try_from(MAX_KEYS + 1).unwrap_or(u32::MAX));
+    Ok(scope.api_keys_of(principal, rows).await?)
+}
+
+/// On whose word somebody acts: who made their keys, who made those of these, and so on.
+pub(super) struct Makers {
+    principals: Vec<String>,
+    /// Whether it is known of all of them. It is not where a key in between is gone.
+    pub(super) whole: bool,
+}
+
+impl Makers {
+    /// Those of a caller.
+    ///
+    /// # Errors
+    ///
+    /// 403 if there are too many to follow; the store.
+    pub(super) async fn of(actor: &Actor, store: &Store) -> Result<Self, Problem> {
+        let mut makers = Self { principals: Vec::new(), whole: true };
+        if actor.proof != Proof::Key {
+            return Ok(makers);
+        }
+        let scope = store.tenant(&actor.tenant);
+        let mut asked = 0;
+        let mut next = Some(actor.id.to_string());
+        while let Some(principal) = next {
+            let keys = if is_reserved(&principal) { Vec::new() } else { keys_of(&scope, &principal).await? };
+            makers.whole &= is_reserved(&principal) || !keys.is_empty();
+            for key in keys {
+                if *key.author != *actor.id && !makers.principals.contains(&key.author) {
+                    makers.principals.push(key.author);
+                }
+            }
+            if makers.principals.len() > MAX_MAKERS {
+                return Err(Problem::forbidden("too many people stand behind your key to know whose it is"));
+            }
+            next = makers.principals.get(asked).cloned();
+            asked += 1;
+        }
+        Ok(makers)
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn contains(&self, principal: &str) -> bool {
+        self.principals.iter().any(|maker| maker == principal)
+    }
 }
 
 /// Whom a key stands for.

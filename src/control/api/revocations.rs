@@ -14,12 +14,13 @@ use super::in_tenant::{Path, Repeatable, Walk};
 use super::people::MAX_PRINCIPAL;
 use super::reach::may_revoke;
 use super::{Api, When};
-use crate::auth::RevocationRecord;
+use crate::auth::{RevocationRecord, RevocationTarget};
 use crate::base::TenantId;
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::store::RevocationEntry;
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
@@ -120,6 +121,10 @@ async fn create_revocation(
     let scope = api.store()?.tenant(&tenant);
     may_revoke(&actor, &scope, &parsed).await?;
     let row = scope.revoke(&record, &actor.id).await?;
+    note(|notes| {
+        notes.object = Some(row.id.clone());
+        notes.changes.push(format!("refused: {}", target(&parsed.target)));
+    });
     Ok((StatusCode::CREATED, Answer(RevocationView::from(row))).into_response())
 }
 
@@ -149,9 +154,25 @@ async fn delete_revocation(
     let scope = api.store()?.tenant(&tenant);
     let found = scope.revocation(&at.id).await?.ok_or_else(Problem::not_found)?;
     // One that cannot be read any more refuses nobody.
-    if let Ok(record) = RevocationRecord::parse(&found.record) {
-        may_revoke(&actor, &scope, &record).await?;
+    let record = RevocationRecord::parse(&found.record).ok();
+    if let Some(record) = &record {
+        may_revoke(&actor, &scope, record).await?;
     }
     scope.unrevoke(&at.id).await?;
+    note(|notes| {
+        notes.object = Some(at.id.clone());
+        notes
+            .changes
+            .extend(record.map(|record| format!("not refused any more: {}", target(&record.target))));
+    });
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a revocation refuses, for the record of it.
+fn target(target: &RevocationTarget) -> String {
+    match target {
+        RevocationTarget::Id(id) => format!("jti {id}"),
+        RevocationTarget::Principal(principal) => format!("principal {principal}"),
+        RevocationTarget::Subject(subject) => format!("sub {subject}"),
+    }
 }

@@ -18,6 +18,7 @@ use crate::control::gate::Gated as _;
 use crate::control::list::ListQuery;
 use crate::control::page::{Fingerprint, Page, Slice};
 use crate::control::problem::{FieldError, Problem};
+use crate::control::trail::note;
 use crate::store::{Page as Rows, SecretInfo};
 
 /// Longest value, in bytes.
@@ -119,7 +120,13 @@ async fn put_secret(
     let scope = store.tenant(&tenant);
     let seen = |found: Option<&SecretInfo>| precondition.check(found.map(tag).as_deref());
     let put = scope.put_secret(&name, &Secret::new(value), &actor.id, seen).await?;
-    Ok(answer(if put.is_new() { StatusCode::CREATED } else { StatusCode::OK }, put.into_row()))
+    let status = if put.is_new() { StatusCode::CREATED } else { StatusCode::OK };
+    let row = put.into_row();
+    note(|notes| {
+        notes.object = Some(name);
+        notes.changes.push(format!("version: {}", row.version));
+    });
+    Ok(answer(status, row))
 }
 
 /// Delete a secret

@@ -52,6 +52,9 @@ const LIST: &str = "
 const FIND: &str = "
     SELECT id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at
       FROM api_keys WHERE tenant = $1 AND id = $2";
+const OF: &str = "
+    SELECT id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at
+      FROM api_keys WHERE tenant = $1 AND principal = $2 ORDER BY id LIMIT $3";
 
 impl TenantScope<'_> {
     /// Writes a key. Replicas take it up.
@@ -117,6 +120,15 @@ impl TenantScope<'_> {
     pub async fn api_keys(&self, after: Option<&str>, page: Page) -> Result<Vec<ApiKey>, StoreError> {
         let mut tx = self.read().await?;
         q!(tx, all as ApiKey, LIST, self.tenant().as_str(), after.unwrap_or(""), page.limit())
+    }
+
+    /// The keys that stand for a principal, by id, at most so many.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn api_keys_of(&self, principal: &str, page: Page) -> Result<Vec<ApiKey>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(tx, all as ApiKey, OF, self.tenant().as_str(), principal, page.limit())
     }
 
     /// Notes when keys were last used; an earlier time than the known one changes nothing. No row of the feed.

@@ -23,7 +23,7 @@ const NOT_IN_TABLES: [&str; 7] = [
 ];
 
 /// Method, path with everything filled in for `tenant`, and the operation.
-fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
+pub(super) fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
     openapi::operations(&openapi::described())
         .into_iter()
         .map(|(method, path, id)| {
@@ -39,7 +39,7 @@ fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
 }
 
 /// A body that would do something.
-fn body(id: &str) -> Option<Value> {
+pub(super) fn body(id: &str) -> Option<Value> {
     let harmful = json!({ "op": "put", "name": "evil", "object": server(6666) });
     if id.starts_with("bulk_") {
         Some(json!({ "items": [harmful] }))
@@ -76,11 +76,11 @@ fn body(id: &str) -> Option<Value> {
     }
 }
 
-async fn furnished() -> Plane {
+pub(super) async fn furnished() -> Plane {
     furnish(Plane::start().await).await
 }
 
-async fn furnish(plane: Plane) -> Plane {
+pub(super) async fn furnish(plane: Plane) -> Plane {
     let operator = "tg_default_super_admin";
     for tenant in ["a", "b"] {
         let make = [

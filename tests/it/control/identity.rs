@@ -121,7 +121,7 @@ async fn a_rotated_key_overlaps_and_a_restricted_one_opens_nothing() {
         (json!({ "roles": ["viewer"], "expires": "2020-01-01T00:00:00Z" }), "/expires"),
         (json!({ "roles": [] }), "/roles"),
         (json!({ "roles": ["viewer"], "principal": "" }), "/principal"),
-        (json!({ "roles": ["viewer"], "cidr": ["x"] }), ""),
+        (json!({ "roles": ["viewer"], "cidr": ["10.0.0.1", "x"] }), "/cidr/1"),
     ] {
         let refused = plane.ask(ADMIN, &format!("POST {KEYS}"), &[], Some(body)).await;
         assert_eq!(

@@ -30,6 +30,8 @@ use tollgate::store::{Engine, Store, StoreSettings};
 use crate::support::Folder;
 use crate::support::postgres::Database;
 
+pub use self::audit::Writer as AuditWriter;
+
 /// A prepared store on a database of its own.
 pub struct Fixture {
     pub store: Store,

@@ -37,7 +37,7 @@ pub(super) async fn read_platform_document(State(api): State<Api>) -> Result<Res
 /// As a tenant's.
 #[utoipa::path(put, path = "/api/v1/platform/document", tag = "documents", params(PublishQuery, in_tenant::Conditional),
     request_body(content = String, content_type = "application/yaml"),
-    responses((status = 200, description = "What was published.", body = PublishedView),
+    responses((status = 200, description = "What was published, or would be. `ETag` is the head's revision.", body = PublishedView),
         (status = 428, description = "No precondition.")))]
 pub(super) async fn replace_platform_document(
     State(api): State<Api>,
@@ -46,7 +46,7 @@ pub(super) async fn replace_platform_document(
     condition: Precondition,
     reason: Reason,
     Raw(body): Raw,
-) -> Result<axum::Json<PublishedView>, Problem> {
+) -> Result<Response, Problem> {
     publish(&api, Scope::Platform, &ask, &actor.id, &condition, reason, body).await
 }
 
@@ -83,18 +83,19 @@ pub(super) async fn compare_platform_revisions(
 /// Publish an earlier revision of the platform again
 ///
 /// As a tenant's.
-#[utoipa::path(post, path = "/api/v1/platform/rollback", tag = "documents", params(in_tenant::Conditional),
+#[utoipa::path(post, path = "/api/v1/platform/rollback", tag = "documents", params(PublishQuery, in_tenant::Conditional),
     request_body = Rollback,
-    responses((status = 200, description = "What was published.", body = PublishedView),
+    responses((status = 200, description = "What was published, or would be. `ETag` is the head's revision.", body = PublishedView),
         (status = 428, description = "No precondition.")))]
 pub(super) async fn rollback_platform_document(
     State(api): State<Api>,
+    Params(ask): Params<PublishQuery>,
     Caller(actor): Caller,
     condition: Precondition,
     reason: Reason,
     Json(to): Json<Rollback>,
-) -> Result<axum::Json<PublishedView>, Problem> {
-    roll_back(&api, &Scope::Platform, &to, &actor.id, &condition, reason).await
+) -> Result<Response, Problem> {
+    roll_back(&api, &Scope::Platform, (&ask, &to), &actor.id, &condition, reason).await
 }
 
 /// How far replicas are with the platform's document
@@ -169,6 +170,7 @@ pub(super) async fn apply_documents(
         let detail = format!("{}: {}", failed.scope, one_line(&failed.error));
         Problem::from(failed.error).below(&format!("/documents/{at}/document")).detailed(detail)
     })?;
+    items.iter().for_each(|published| noted_among(published, ask.dry_run));
     Ok(axum::Json(PublishedTogether { items: items.into_iter().map(Into::into).collect() }))
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn read_document(
 /// tried, one of them is needed. `X-Tollgate-Reason` is kept with the revision.
 #[utoipa::path(put, path = "/api/v1/tenants/{tenant}/document", tag = "documents",
     params(in_tenant::Path, PublishQuery, in_tenant::Conditional), request_body(content = String, content_type = "application/yaml"),
-    responses((status = 200, description = "What was published.", body = PublishedView),
+    responses((status = 200, description = "What was published, or would be. `ETag` is the head's revision.", body = PublishedView),
         (status = 428, description = "No precondition.")))]
 pub(super) async fn replace_document(
     State(api): State<Api>,
@@ -54,7 +54,7 @@ pub(super) async fn replace_document(
     condition: Precondition,
     reason: Reason,
     Raw(body): Raw,
-) -> Result<axum::Json<PublishedView>, Problem> {
+) -> Result<Response, Problem> {
     publish(&api, scope(&at), &ask, &actor.id, &condition, reason, body).await
 }
 
@@ -95,18 +95,19 @@ pub(super) async fn compare_revisions(
 ///
 /// `If-Match` names the ETag of the document that is to be replaced, or `*` for whatever there is.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/rollback", tag = "documents",
-    params(in_tenant::Path, in_tenant::Conditional), request_body = Rollback,
-    responses((status = 200, description = "What was published.", body = PublishedView),
+    params(in_tenant::Path, PublishQuery, in_tenant::Conditional), request_body = Rollback,
+    responses((status = 200, description = "What was published, or would be. `ETag` is the head's revision.", body = PublishedView),
         (status = 428, description = "No precondition.")))]
 pub(super) async fn rollback_document(
     State(api): State<Api>,
     At(at): At<in_tenant::Path>,
+    Params(ask): Params<PublishQuery>,
     Caller(actor): Caller,
     condition: Precondition,
     reason: Reason,
     Json(to): Json<Rollback>,
-) -> Result<axum::Json<PublishedView>, Problem> {
-    roll_back(&api, &scope(&at), &to, &actor.id, &condition, reason).await
+) -> Result<Response, Problem> {
+    roll_back(&api, &scope(&at), (&ask, &to), &actor.id, &condition, reason).await
 }
 
 /// How far replicas are with a tenant's document

@@ -13,7 +13,8 @@ use crate::control::api::Api;
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::Reason;
 use crate::control::problem::{FieldError, Problem};
-use crate::source::{Change, Publisher};
+use crate::control::trail::note;
+use crate::source::{Change, Published, Publisher};
 use crate::store::{self, Revision};
 
 /// The longest wait for replicas, in seconds.
@@ -38,7 +39,7 @@ pub(super) async fn publish(
     condition: &Precondition,
     reason: Reason,
     body: Bytes,
-) -> Result<axum::Json<PublishedView>, Problem> {
+) -> Result<Response, Problem> {
     let publisher = api.publisher()?;
     if *condition == Precondition::Absent && !ask.dry_run {
         return Err(Problem::precondition_required());
@@ -55,26 +56,64 @@ pub(super) async fn publish(
     };
     let published =
         if ask.dry_run { publisher.dry_run(&change).await } else { publisher.publish(change).await };
-    Ok(axum::Json(published?.into()))
+    answer(published?, ask.dry_run)
+}
+
+/// What was published, with the tag of the head, and in the record of the request.
+fn answer(published: Published, dry_run: bool) -> Result<Response, Problem> {
+    noted(&published, dry_run);
+    let tag = etag::of_revision(published.revision.unsigned_abs());
+    Ok(([etag::header(&tag)], axum::Json(PublishedView::from(published))).into_response())
+}
+
+/// Has the record of a request say what was published.
+fn noted(published: &Published, dry_run: bool) {
+    note(|notes| {
+        notes.object.get_or_insert_with(|| published.scope.as_str().to_owned());
+        notes.dry_run = dry_run;
+        notes.revision = (published.changed && !dry_run).then_some(published.revision.unsigned_abs());
+        notes.changes.extend_from_slice(&published.changes);
+    });
+}
+
+/// The same of one among several: each change says whose document it is, and its revision is there as well.
+pub(super) fn noted_among(published: &Published, dry_run: bool) {
+    let scope = &published.scope;
+    note(|notes| {
+        notes.dry_run = dry_run;
+        if published.changed && !dry_run {
+            notes.changes.push(format!("{scope} revision {}", published.revision));
+        }
+        notes.changes.extend(published.changes.iter().map(|change| format!("{scope}: {change}")));
+    });
 }
 
 pub(super) async fn roll_back(
     api: &Api,
     scope: &Scope,
-    to: &Rollback,
+    (ask, to): (&PublishQuery, &Rollback),
     author: &str,
     condition: &Precondition,
     reason: Reason,
-) -> Result<axum::Json<PublishedView>, Problem> {
+) -> Result<Response, Problem> {
     let publisher = api.publisher()?;
     match condition {
-        Precondition::Absent => return Err(Problem::precondition_required()),
+        Precondition::Absent if !ask.dry_run => return Err(Problem::precondition_required()),
         // There is nothing to go back to where nothing is.
         Precondition::New => return Err(Problem::precondition_failed("a rollback replaces what there is")),
-        Precondition::Exists | Precondition::Match(_) => {}
+        Precondition::Absent | Precondition::Exists | Precondition::Match(_) => {}
     }
-    let published = publisher.rollback(scope, to.revision, author, reason.0, expected(condition)?).await;
-    Ok(axum::Json(published?.into()))
+    let if_revision = expected(condition)?;
+    note(|notes| notes.changes.push(format!("rollback to revision {}", to.revision)));
+    let published = if ask.dry_run {
+        let old = publisher.show(scope, to.revision).await?;
+        let (author, reason) = (author.to_owned(), reason.0.unwrap_or_default());
+        let change = Change { scope: scope.clone(), content: old.content, author, reason, if_revision };
+        publisher.dry_run(&change).await
+    } else {
+        publisher.rollback(scope, to.revision, author, reason.0, if_revision).await
+    };
+    answer(published?, ask.dry_run)
 }
 
 pub(super) fn expected(condition: &Precondition) -> Result<Option<i64>, Problem> {
