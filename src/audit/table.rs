@@ -26,7 +26,7 @@ pub struct Row<'a> {
 }
 
 /// Fields of a payload that are no text or number of [`Event`].
-const OTHERS: [&str; 6] = ["rpc_code", "client_ip", "request_id", "trace_id", "count", "since"];
+const OTHERS: [&str; 7] = ["rpc_code", "client_ip", "request_id", "trace_id", "count", "since", "credential"];
 
 fn fields() -> impl Iterator<Item = &'static str> {
     Event::TEXTS.iter().chain(Event::NUMBERS).copied().chain(OTHERS)
@@ -98,6 +98,7 @@ pub fn cef(row: &Row<'_>) -> String {
     );
     let extensions = [
         ("suser", "principal"),
+        ("suid", "credential"),
         ("src", "client_ip"),
         ("act", "decision"),
         ("outcome", "outcome"),
@@ -106,6 +107,7 @@ pub fn cef(row: &Row<'_>) -> String {
         ("destinationServiceName", "server"),
         ("in", "bytes_in"),
         ("out", "bytes_out"),
+        ("msg", "detail"),
         ("cnt", "count"),
     ];
     for (name, field) in extensions {
@@ -192,8 +194,8 @@ mod tests {
     fn an_event_of_many_requests_says_so_in_every_form() {
         let payload = r#"{"outcome":"unauthenticated","count":4711,"since":"2026-01-01T00:00:00Z"}"#;
         let line = csv(&row(Some(payload)));
-        assert!(line.ends_with(",4711,2026-01-01T00:00:00Z\r\n"), "{line}");
-        assert!(csv_header().ends_with(",count,since\r\n"));
+        assert!(line.ends_with(",4711,2026-01-01T00:00:00Z,\r\n"), "{line}");
+        assert!(csv_header().ends_with(",count,since,credential\r\n"));
         let line = cef(&row(Some(payload)));
         assert!(line.contains(" cnt=4711 start=1767225600000"), "{line}");
     }

@@ -339,7 +339,11 @@ impl Checker<'_> {
             self.findings
                 .error("literal-secret", path, "a secret that stands in the document")
                 .at(node.at)
-                .expected("`${env:NAME}` or `${file:/path}`")
+                .expected(match self.shape {
+                    // The store has secrets, and most tenants may use nothing else.
+                    Shape::Tenant => "`${secret:name}`",
+                    Shape::File | Shape::Platform => "`${env:NAME}` or `${file:/path}`",
+                })
                 .hint("documents are shown, compared and kept; put the secret elsewhere and refer to it");
             return None;
         }

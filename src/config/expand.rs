@@ -210,7 +210,7 @@ impl<'a> Expander<'a> {
             out.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}') else {
                 return Err(Problem::new("bad-reference", "a reference without `}`")
-                    .expected("`${env:NAME}`, `${file:/path}` or `${secret:name}`")
+                    .expected(self.forms())
                     .hint("write `$${` for a literal `${`"));
             };
             let value = self.reference(&rest[start + 2..start + end])?;
@@ -224,6 +224,16 @@ impl<'a> Expander<'a> {
         }
         out.push_str(rest);
         Ok((out, expanded))
+    }
+
+    /// What may be written.
+    fn forms(&self) -> &'static str {
+        match (self.rights.env, self.rights.file) {
+            (true, true) => "`${env:NAME}`, `${file:/path}` or `${secret:name}`",
+            (true, false) => "`${env:NAME}` or `${secret:name}`",
+            (false, true) => "`${file:/path}` or `${secret:name}`",
+            (false, false) => "`${secret:name}`",
+        }
     }
 
     fn reference(&mut self, reference: &str) -> Result<String, Problem> {
@@ -252,8 +262,8 @@ impl<'a> Expander<'a> {
             }
             _ => {
                 let problem = Problem::new("bad-reference", format!("`${{{reference}}}` is not a reference"))
-                    .expected("`${env:NAME}`, `${file:/path}` or `${secret:name}`");
-                Err(if is_variable(reference) {
+                    .expected(self.forms());
+                Err(if is_variable(reference) && self.rights.env {
                     problem.hint(format!("write `${{env:{reference}}}`"))
                 } else {
                     problem.hint("write `$${` for a literal `${`")

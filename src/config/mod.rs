@@ -37,6 +37,7 @@ mod suggest;
 mod terms;
 mod tree;
 mod unsupported;
+mod uses;
 mod validate;
 mod validated;
 mod yaml;
@@ -52,6 +53,7 @@ pub use schema::schema;
 pub use sources::{FixedSources, SystemSources};
 pub use terms::Terms;
 pub use tree::MAX_DOCUMENT;
+pub use uses::uses_of_secret;
 pub use validate::{Hooks, RuleFinding};
 pub use validated::{ResolvedRoute, Revision, Validated};
 

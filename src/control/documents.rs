@@ -1,11 +1,19 @@
 //! Editing documents: read the head, change it, publish the result, and say what that did.
 //!
 //! Every edit is a compare-and-swap on the head that it was made from. A caller who named a revision learns of a lost
-//! race (412); for one who did not (`If-Match: *`, `If-None-Match: *`) the edit is made again on the new head.
+//! race (412); for one who did not (`If-Match: *`, `If-None-Match: *`) the edit is made again on the new head, for a while.
+//!
+//! Changes of one document take turns in a process: those that lose a race have compiled for nothing. Between processes
+//! they wait a little before the next try, longer each time and never equally long.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use serde::Serialize;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::actor::Actor;
@@ -14,11 +22,74 @@ use super::etag::{self, Precondition};
 use super::problem::{FieldError, Problem};
 use super::trail::note;
 use crate::base::Scope;
-use crate::config::{Canonical, Diagnostics};
+use crate::config::{Canonical, Diagnostics, Severity};
 use crate::source::{Change, PublishError, Publisher};
 
-/// How often an edit is made again because somebody else was faster.
-const ATTEMPTS: usize = 5;
+/// How long a change waits for its turn, and how long it is made again because somebody else was faster.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The longest pause before the second try; each further one may be twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest of all.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// When to come again, in seconds.
+const AGAIN: u64 = 1;
+/// Documents share so many turns, by a hash of whose they are.
+const TURNS: usize = 64;
+
+/// Whose turn it is to change a document.
+pub(super) struct Turns([Mutex<()>; TURNS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Turns {
+    /// Waits for one's turn, in the order of who came.
+    ///
+    /// # Errors
+    ///
+    /// 503 if that takes too long.
+    pub(super) async fn of(&self, scope: &Scope) -> Result<MutexGuard<'_, ()>, Problem> {
+        let mut hash = DefaultHasher::new();
+        scope.as_str().hash(&mut hash);
+        let turn = &self.0[hash.finish() as usize % TURNS];
+        tokio::time::timeout(PATIENCE, turn.lock()).await.map_err(|_| contended())
+    }
+}
+
+/// 503: nobody else's change is in the way of this one, only too many at once.
+pub(super) fn contended() -> Problem {
+    Problem::unavailable("contended", "many change this document at once; nothing was changed, try again")
+        .with_header(RETRY_AFTER, HeaderValue::from(AGAIN))
+}
+
+/// For how long, and after which pauses, what lost a race is done again.
+pub(super) struct Tries {
+    began: Instant,
+    longest: Duration,
+}
+
+impl Tries {
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), longest: FIRST_PAUSE }
+    }
+
+    /// Waits before the next one.
+    ///
+    /// # Errors
+    ///
+    /// 503 if there were enough.
+    pub(super) async fn again(&mut self) -> Result<(), Problem> {
+        if self.began.elapsed() >= PATIENCE {
+            return Err(contended());
+        }
+        tokio::time::sleep(rand::random_range(Duration::ZERO..self.longest)).await;
+        self.longest = (self.longest * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
 
 /// The head of a scope.
 #[derive(Clone, Debug)]
@@ -105,75 +176,115 @@ impl Edit<'_> {
     /// precondition is about is in a document.
     ///
     /// # Errors
-    /// What `change` says; 412 if the condition does not hold; 422 with every finding if the document is not good.
+    /// What `change` says; 412 if the condition does not hold; 422 with every finding if the document is not good; 503 if
+    /// others were faster all the time.
     pub(super) async fn run(
         self,
         exists: impl Fn(&Canonical) -> bool,
         change: impl Fn(&Canonical) -> Result<Canonical, Problem>,
     ) -> Result<Edited, Problem> {
-        let named = self.precondition.revision()?;
-        let publisher = self.api.publisher()?;
-        let mut attempt = 0;
+        let _turn = self.turn().await?;
+        let mut tries = Tries::begin();
         loop {
-            let current = current(self.api, &self.scope).await?;
-            let tag = current.tag();
-            match (named, &self.precondition) {
-                (Some(_), _) => self.precondition.check(Some(&tag))?,
-                (None, condition) => condition.check(exists(&current.document).then_some(tag.as_str()))?,
-            }
+            let current = self.begin(&exists).await?;
             let next = change(&current.document)?;
-            match self.publish(publisher, &current, next).await {
-                Err(PublishError::Conflict { .. }) if named.is_none() && attempt < ATTEMPTS => attempt += 1,
+            match self.publish(&current, next).await {
+                Err(error) if self.may_try_again(&error) => tries.again().await?,
                 Err(error) => return Err(error.into()),
-                Ok(edited) => {
-                    edited.noted(current.revision);
-                    return Ok(edited);
-                }
+                Ok(edited) => return Ok(edited),
             }
         }
     }
 
-    async fn publish(
+    /// Waits until nobody else here changes the document.
+    ///
+    /// # Errors
+    /// 503.
+    pub(super) async fn turn(&self) -> Result<MutexGuard<'_, ()>, Problem> {
+        self.api.publisher()?;
+        self.api.turns().of(&self.scope).await
+    }
+
+    /// The head, if the condition holds.
+    ///
+    /// # Errors
+    /// 412; the store.
+    pub(super) async fn begin(&self, exists: &impl Fn(&Canonical) -> bool) -> Result<Current, Problem> {
+        let named = self.precondition.revision()?;
+        let current = current(self.api, &self.scope).await?;
+        let tag = current.tag();
+        let there = named.is_some() || exists(&current.document);
+        self.precondition.check(there.then_some(tag.as_str()))?;
+        Ok(current)
+    }
+
+    /// Whether somebody else was faster, and the caller does not care who that was.
+    pub(super) fn may_try_again(&self, error: &PublishError) -> bool {
+        matches!(error, PublishError::Conflict { .. }) && !matches!(self.precondition, Precondition::Match(_))
+    }
+
+    /// Whether a document could be published.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`](crate::source::Publisher::publish).
+    pub(super) async fn try_out(
         &self,
         publisher: &Publisher,
         current: &Current,
-        next: Canonical,
-    ) -> Result<Edited, PublishError> {
-        let scope = self.scope.as_str().to_owned();
-        let change = Change {
+        next: &Canonical,
+    ) -> Result<(), PublishError> {
+        publisher.dry_run(&self.change(current, next)).await.map(drop)
+    }
+
+    fn change(&self, current: &Current, next: &Canonical) -> Change {
+        Change {
             scope: self.scope.clone(),
             content: next.as_bytes().to_vec(),
             author: self.actor.id.to_string(),
             reason: self.reason.clone().unwrap_or_default(),
             if_revision: Some(i64::try_from(current.revision).unwrap_or(i64::MAX)),
-        };
+        }
+    }
+
+    /// Publishes, or tries to, and has the record of the request say so.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`](crate::source::Publisher::publish).
+    pub(super) async fn publish(&self, current: &Current, next: Canonical) -> Result<Edited, PublishError> {
+        let publisher = self.api.publisher().map_err(|_| PublishError::Unchecked)?;
+        let scope = self.scope.as_str().to_owned();
+        let change = self.change(current, &next);
         let unchanged = next == current.document && current.revision > 0;
-        if self.dry_run || unchanged {
+        let edited = if self.dry_run || unchanged {
             let tried = publisher.dry_run(&change).await?;
-            return Ok(Edited {
+            Edited {
                 scope,
                 revision: current.revision,
                 changes: tried.changes,
                 warnings: tried.warnings,
                 dry_run: self.dry_run,
-            });
-        }
-        let published = publisher.publish(change).await?;
-        Ok(Edited {
-            scope,
-            revision: u64::try_from(published.revision).unwrap_or(0),
-            changes: published.changes,
-            warnings: published.warnings,
-            dry_run: false,
-        })
+            }
+        } else {
+            let published = publisher.publish(change).await?;
+            Edited {
+                scope,
+                revision: u64::try_from(published.revision).unwrap_or(0),
+                changes: published.changes,
+                warnings: published.warnings,
+                dry_run: false,
+            }
+        };
+        edited.noted(current.revision);
+        Ok(edited)
     }
 }
 
-/// Findings as errors of fields.
+/// What is wrong with a document, as errors of fields. What only looks wrong is not why it was refused.
 pub(super) fn findings(diagnostics: &Diagnostics) -> Vec<FieldError> {
     let place = |n: u32| (n > 0).then_some(n);
     diagnostics
         .iter()
+        .filter(|found| found.severity == Severity::Error)
         .map(|found| FieldError {
             pointer: pointer(&found.path),
             line: place(found.line),
@@ -202,6 +313,34 @@ pub(super) fn pointer(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_end_and_pauses_differ() {
+        let began = Instant::now();
+        let (mut tries, mut pauses) = (Tries::begin(), Vec::new());
+        let refused = loop {
+            let before = Instant::now();
+            match tries.again().await {
+                Ok(()) => pauses.push(before.elapsed()),
+                Err(refused) => break refused,
+            }
+        };
+        assert!(began.elapsed() <= PATIENCE + LONGEST_PAUSE && pauses.len() > 20, "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE + Duration::from_millis(1)), "{pauses:?}");
+        pauses.dedup();
+        assert!(pauses.len() > 20, "{pauses:?}");
+        assert_eq!((refused.status().as_u16(), refused.code()), (503, "contended"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_waited_for_but_not_for_ever() {
+        let turns = Turns::default();
+        let scope = Scope::parse("acme");
+        let mine = turns.of(&scope).await.expect("free");
+        assert_eq!(turns.of(&scope).await.expect_err("taken").code(), "contended");
+        drop(mine);
+        assert!(turns.of(&scope).await.is_ok());
+    }
 
     #[test]
     fn paths_become_pointers() {

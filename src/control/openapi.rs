@@ -3,6 +3,7 @@
 //! What every operation has in common is added here and not repeated at each: the bearer scheme, the refusals, the
 //! problem details, the header with the request id.
 
+mod answers;
 mod objects;
 mod parameters;
 
@@ -10,7 +11,7 @@ use std::sync::OnceLock;
 
 use axum::Router;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation as Described, PathItem, Paths};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -73,7 +74,9 @@ fn refusals(method: &str, operation: &mut Described) {
         ("401", "No good credential."),
         ("403", "The caller does not have the permission."),
         ("404", "It does not exist, or belongs to somebody else."),
+        ("421", "The `Host` header names another machine."),
         ("429", "Too many calls."),
+        ("500", "The server failed; its log has the request id."),
         ("503", "The request took too long, or something it needs is not there."),
     ];
     let responses = &mut operation.responses.responses;
@@ -81,9 +84,9 @@ fn refusals(method: &str, operation: &mut Described) {
     for (status, text) in texts.iter().chain(changes).copied() {
         responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(text)));
     }
-    for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
+    for (_, response) in responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5'])) {
         let RefOr::T(response) = response else { continue };
-        if !response.content.is_empty() || status == "421" {
+        if !response.content.is_empty() {
             continue;
         }
         let schema = utoipa::openapi::Ref::from_schema_name("Problem");
@@ -104,15 +107,9 @@ pub fn text() -> &'static Bytes {
 
 fn document() -> Value {
     let mut value = serde_json::to_value(build().1).expect("the document serializes");
-    let request_id = json!({
-        "description": "Names the request in the log and in the audit.",
-        "schema": { "type": "string", "format": "uuid" },
-    });
     for operation in value["paths"].as_object_mut().into_iter().flat_map(|p| p.values_mut()) {
-        for method in operation.as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
-            for response in method["responses"].as_object_mut().into_iter().flat_map(|r| r.values_mut()) {
-                response["headers"]["x-tollgate-request-id"] = request_id.clone();
-            }
+        for (method, operation) in operation.as_object_mut().into_iter().flatten() {
+            answers::describe(method, operation);
         }
     }
     objects::describe(&mut value);

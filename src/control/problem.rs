@@ -248,6 +248,18 @@ impl Problem {
         self
     }
 
+    /// Has pointers lead into what was sent, as `to` says of each; those of which it does not know become part of the text.
+    pub(super) fn pointing(mut self, to: impl Fn(&str) -> Option<String>) -> Self {
+        for error in self.errors.iter_mut().filter(|error| !error.pointer.is_empty()) {
+            match to(&error.pointer) {
+                Some(pointer) => error.pointer = pointer,
+                None => error.detail = format!("{}: {}", std::mem::take(&mut error.pointer), error.detail),
+            }
+            (error.line, error.column) = (None, None);
+        }
+        self
+    }
+
     /// Says it in other words.
     pub(super) fn detailed(mut self, detail: String) -> Self {
         self.detail = detail.into();

@@ -68,7 +68,8 @@ pub fn erased_name(tenant: &TenantId, principal: &str) -> String {
     hash.update(tenant.as_str());
     hash.update(b"\0");
     hash.update(principal);
-    format!("sha256:{}", hex(&hash.finalize()))
+    let digest: [u8; 32] = hash.finalize().into();
+    format!("sha256:{}", hex(&digest))
 }
 
 /// What was erased.

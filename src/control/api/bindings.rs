@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json as Answer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,10 +19,20 @@ use crate::base::{Role, TenantId};
 use crate::control::actor::Actor;
 use crate::control::extract::{At, Caller, Params};
 use crate::control::gate::Gated as _;
+use crate::control::list::{self, ListQuery, every_row};
 use crate::control::page::Page;
 use crate::control::problem::Problem;
+use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
-use crate::store::{RoleBinding, TenantScope};
+use crate::store::{Page as Rows, RoleBinding, TenantScope};
+
+/// The first two name a binding.
+const FIELDS: &[Field] = &[
+    sortable("subject", Kind::Text),
+    sortable("role", Kind::Text),
+    sortable("author", Kind::Text),
+    sortable("created", Kind::Time),
+];
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -88,18 +99,31 @@ impl OneBinding {
 }
 
 /// Roles that were given
-#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/role-bindings", tag = "users", params(Path, Walk),
-    responses((status = 200, description = "By subject and role.", body = Page<BindingView>)))]
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/role-bindings", tag = "users", params(Path, ListQuery),
+    responses((status = 200, description = "By subject and role, or as asked.", body = Page<BindingView>)))]
 async fn list_role_bindings(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Params(ask): Params<Walk>,
-) -> Result<Answer<Page<BindingView>>, Problem> {
-    let slice = ask.slice("list_role_bindings", &tenant, 2)?;
+    Params(ask): Params<ListQuery>,
+) -> Result<Response, Problem> {
+    let scope = api.store()?.tenant(&tenant);
+    if !ask.is_plain() {
+        let rows = every_row!(
+            |after| scope.role_bindings(
+                after.map(|(subject, role): &(String, String)| (subject.as_str(), role.as_str())),
+                Rows::of(Rows::MAX)
+            ),
+            |row: &RoleBinding| (row.subject.clone(), row.role.clone())
+        );
+        let rows = rows.into_iter().map(BindingView::from);
+        let list = ["list_role_bindings", tenant.as_str()];
+        return Ok(Answer(list::page_by(rows, &ask, &list, FIELDS, 2)?).into_response());
+    }
+    let slice = Walk::from(ask).slice("list_role_bindings", &tenant, 2)?;
     let after = slice.after.as_ref().and_then(|keys| Some((keys[0].as_str()?, keys[1].as_str()?)));
-    let rows = api.store()?.tenant(&tenant).role_bindings(after, slice.rows()).await?;
+    let rows = scope.role_bindings(after, slice.rows()).await?;
     let keys = |row: &RoleBinding| vec![Value::from(row.subject.clone()), Value::from(row.role.clone())];
-    Ok(Answer(slice.page(rows, keys).map(BindingView::from)))
+    Ok(Answer(slice.page(rows, keys).map(BindingView::from)).into_response())
 }
 
 /// Give somebody a role

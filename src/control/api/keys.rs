@@ -22,15 +22,28 @@ use crate::control::actor::{Actor, is_reserved};
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::keys::revoked;
+use crate::control::list::{self, ListQuery, every_row};
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
-use crate::store::{ApiKey, NewApiKey, Store, Time};
+use crate::store::{ApiKey, NewApiKey, Page as Rows, Store, Time};
 
 /// Longest note, in characters.
 const MAX_NOTE: usize = 500;
 /// Longest overlap of a rotated key, in seconds: 90 days.
 const MAX_OVERLAP: u64 = 90 * 86_400;
+
+const FIELDS: &[Field] = &[
+    sortable("id", Kind::Text),
+    sortable("principal", Kind::Text),
+    sortable("author", Kind::Text),
+    sortable("disabled", Kind::Bool),
+    sortable("note", Kind::Text),
+    sortable("created", Kind::Time),
+    sortable("expires", Kind::Time),
+    sortable("last_used", Kind::Time),
+];
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -162,18 +175,28 @@ impl TryFrom<ApiKey> for KeyView {
 }
 
 /// API keys, without their text
-#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, Walk),
-    responses((status = 200, description = "Keys by id.", body = Page<KeyView>)))]
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/api-keys", tag = "api-keys", params(Path, ListQuery),
+    responses((status = 200, description = "Keys by id, or as asked.", body = Page<KeyView>)))]
 async fn list_api_keys(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Params(ask): Params<Walk>,
-) -> Result<Answer<Page<KeyView>>, Problem> {
-    let slice = ask.slice("list_api_keys", &tenant, 1)?;
-    let rows = api.store()?.tenant(&tenant).api_keys(slice.after_text(), slice.rows()).await?;
+    Params(ask): Params<ListQuery>,
+) -> Result<Response, Problem> {
+    let scope = api.store()?.tenant(&tenant);
+    if !ask.is_plain() {
+        let rows = every_row!(
+            |after| scope.api_keys(after.map(String::as_str), Rows::of(Rows::MAX)),
+            |row: &ApiKey| row.id.clone()
+        );
+        let rows = rows.into_iter().map(KeyView::try_from).collect::<Result<Vec<_>, _>>()?;
+        let list = ["list_api_keys", tenant.as_str()];
+        return Ok(Answer(list::page(rows, &ask, &list, FIELDS)?).into_response());
+    }
+    let slice = Walk::from(ask).slice("list_api_keys", &tenant, 1)?;
+    let rows = scope.api_keys(slice.after_text(), slice.rows()).await?;
     let page = slice.page(rows, |row| vec![Value::from(row.id.clone())]);
-    let items = page.items.into_iter().map(KeyView::try_from).collect::<Result<_, _>>()?;
-    Ok(Answer(Page { items, next_cursor: page.next_cursor }))
+    let items = page.items.into_iter().map(KeyView::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(Answer(Page { items, next_cursor: page.next_cursor }).into_response())
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -3,6 +3,7 @@
 mod audit;
 mod audit_export;
 mod bindings;
+mod bulk;
 mod canary;
 mod custom_roles;
 mod database;
@@ -39,6 +40,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::ControlConfig;
 use super::actor::Actor;
 use super::authn::Authenticator;
+use super::documents::Turns;
 use super::events::{Hub, Topic};
 use super::fleet::Fleet;
 use super::problem::Problem;
@@ -67,6 +69,7 @@ struct Inner {
     exports: Shares,
     max_body: usize,
     large_bodies: Semaphore,
+    turns: Turns,
     audit_key: Option<Arc<SigningKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
@@ -88,6 +91,7 @@ impl Api {
             exports: audit_export::shares(),
             max_body: config.limits.body,
             large_bodies: Semaphore::new(size::AT_ONCE),
+            turns: Turns::default(),
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
@@ -128,6 +132,11 @@ impl Api {
     /// Places for bodies that are larger than that.
     pub(super) fn large_bodies(&self) -> &Semaphore {
         &self.0.large_bodies
+    }
+
+    /// Whose turn it is to change a document.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     /// Places for exports.
@@ -275,6 +284,7 @@ mod in_tenant {
     use utoipa::IntoParams;
 
     use crate::base::TenantId;
+    use crate::control::list::ListQuery;
     use crate::control::page::{Fingerprint, Slice};
     use crate::control::problem::Problem;
 
@@ -325,6 +335,12 @@ mod in_tenant {
         /// Where the page begins: `next_cursor` of the one before it.
         #[param(max_length = 2048)]
         pub(super) cursor: Option<String>,
+    }
+
+    impl From<ListQuery> for Walk {
+        fn from(ask: ListQuery) -> Self {
+            Self { limit: ask.limit, cursor: ask.cursor }
+        }
     }
 
     impl Walk {

@@ -7,17 +7,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json as Answer};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
+use super::bulk::{Bulk, BulkDone};
 use super::in_tenant::{Conditional, Named, Path, Write};
 use crate::base::{Scope, TenantId};
+use crate::config::Diagnostics;
 use crate::config::edit::{self, EditError, Kind};
-use crate::config::{Canonical, Diagnostics};
 use crate::control::documents::{Edit, Edited, current, findings};
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::{At, Caller, Json, Params, Reason};
@@ -27,84 +26,12 @@ use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
 use crate::control::query::{self, Field, sortable};
 
-/// Most items of one bulk request.
-const MAX_BULK: usize = 500;
-
-/// The code of the problem that ends a bulk request of which nothing is published.
-const NOTHING_DONE: &str = "nothing_to_do";
-
 const FIELDS: &[Field] = &[sortable("name", query::Kind::Text)];
 
-/// What a bulk request does to one object.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "op")]
-pub(super) enum BulkItem {
-    /// Put it in the place of the one with this name, or add it.
-    Put {
-        /// The name.
-        name: String,
-        /// The whole object.
-        #[schema(value_type = Object)]
-        object: Value,
-    },
-    /// Take it out.
-    Delete {
-        /// The name.
-        name: String,
-    },
-}
-
-impl BulkItem {
-    fn name(&self) -> &str {
-        match self {
-            BulkItem::Put { name, .. } | BulkItem::Delete { name } => name,
-        }
-    }
-}
-
-/// Several edits, published together as one revision.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Bulk {
-    /// In this order.
-    #[schema(min_items = 1, max_items = 500)]
-    items: Vec<BulkItem>,
-    /// Whether one item that cannot be done leaves all undone. Otherwise the others are done.
-    #[serde(default = "yes")]
-    atomic: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// What became of one item.
-#[derive(Serialize, ToSchema)]
-pub(super) struct BulkResult {
-    /// The name.
-    name: String,
-    /// As the single request would have been answered: 200, 204, 404, 422; 424 if another item kept it from being done.
-    status: u16,
-    /// What is wrong with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    problem: Option<Value>,
-}
-
-/// What became of a bulk request.
-#[derive(Serialize, ToSchema)]
-pub(super) struct BulkDone {
-    /// In the order of the request.
-    results: Vec<BulkResult>,
-    /// What was published; absent if nothing was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    edited: Option<Edited>,
-}
-
 /// One of them, with everything around it.
-struct Place {
-    api: Api,
-    kind: Kind,
+pub(super) struct Place {
+    pub(super) api: Api,
+    pub(super) kind: Kind,
     tenant: TenantId,
 }
 
@@ -162,80 +89,28 @@ impl Place {
         Ok(([etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())
     }
 
-    async fn bulk(&self, how: How, bulk: Bulk) -> Result<Response, Problem> {
-        if !(1..=MAX_BULK).contains(&bulk.items.len()) {
-            let error = FieldError::new("/items", format!("it must have 1 to {MAX_BULK} items"));
-            return Err(Problem::invalid([error]));
-        }
-        let results = parking_lot::Mutex::new(Vec::new());
-        let made = how
-            .edit(self)?
-            .run(
-                |_| true,
-                |document| {
-                    let (next, done) = apply(document, self.kind, &bulk)?;
-                    let any = done.iter().any(|r| r.problem.is_none());
-                    let all = done.iter().all(|r| r.problem.is_none());
-                    *results.lock() = done;
-                    if all || (any && !bulk.atomic) { Ok(next) } else { Err(nothing_done()) }
-                },
-            )
-            .await;
-        let mut results = results.into_inner();
-        let edited = match made {
-            Ok(edited) => Some(edited),
-            Err(problem) if problem.code() == NOTHING_DONE => {
-                for result in results.iter_mut().filter(|r| r.problem.is_none()) {
-                    result.status = StatusCode::FAILED_DEPENDENCY.as_u16();
-                }
-                None
-            }
-            Err(problem) => return Err(problem),
-        };
-        let tag = edited.as_ref().map(|e| etag::of_revision(e.revision));
-        let mut response = (StatusCode::MULTI_STATUS, Answer(BulkDone { results, edited })).into_response();
-        if let Some((name, value)) = tag.as_deref().map(etag::header) {
-            response.headers_mut().insert(name, value);
-        }
-        Ok(response)
+    /// Which object a place in a document belongs to, and the rest of the pointer.
+    pub(super) fn split(pointer: &str, kind: Kind) -> Option<(usize, &str)> {
+        let inside = pointer.strip_prefix(list_of(kind))?.strip_prefix('/')?;
+        let (index, rest) = inside.split_at(inside.find('/').unwrap_or(inside.len()));
+        Some((index.parse().ok()?, rest))
     }
 }
 
-fn nothing_done() -> Problem {
-    Problem::conflict(NOTHING_DONE, "no item could be done")
+/// Where an object is in its document, as a JSON pointer.
+pub(super) fn place(kind: Kind, index: usize) -> String {
+    format!("{}/{index}", list_of(kind))
 }
 
-/// Where an object is in its document, as a JSON pointer.
-fn place(kind: Kind, index: usize) -> String {
-    let list = match kind {
+fn list_of(kind: Kind) -> &'static str {
+    match kind {
         Kind::Issuer => "/identity/issuers",
         Kind::Limit => "/limits",
         Kind::Policy => "/policies",
         Kind::Route => "/routes",
         Kind::Server => "/servers",
         Kind::Tenant => "/tenants",
-    };
-    format!("{list}/{index}")
-}
-
-fn apply(document: &Canonical, kind: Kind, bulk: &Bulk) -> Result<(Canonical, Vec<BulkResult>), Problem> {
-    let mut next = edit::Editor::of(document);
-    let mut results = Vec::with_capacity(bulk.items.len());
-    for item in &bulk.items {
-        let (made, status) = match item {
-            BulkItem::Put { name, object } => (next.put(kind, name, object), StatusCode::OK),
-            BulkItem::Delete { name } => (next.remove(kind, name), StatusCode::NO_CONTENT),
-        };
-        let (status, problem) = match made {
-            Ok(()) => (status, None),
-            Err(error) => {
-                let problem = refused(&error);
-                (problem.status(), Some(problem.to_json()))
-            }
-        };
-        results.push(BulkResult { name: item.name().to_owned(), status: status.as_u16(), problem });
     }
-    Ok((next.finish().map_err(|error| refused(&error))?, results))
 }
 
 /// What the error of an edit means to a caller.
@@ -255,7 +130,7 @@ pub(in crate::control) fn document(diagnostics: &Diagnostics) -> Problem {
 }
 
 /// Everything that says how an edit is made.
-struct How {
+pub(super) struct How {
     actor: Caller,
     reason: Reason,
     precondition: Precondition,
@@ -263,7 +138,7 @@ struct How {
 }
 
 impl How {
-    fn edit<'a>(&self, place: &'a Place) -> Result<Edit<'a>, Problem> {
+    pub(super) fn edit<'a>(&self, place: &'a Place) -> Result<Edit<'a>, Problem> {
         Ok(Edit {
             api: &place.api,
             actor: self.actor.0.clone(),

@@ -17,15 +17,26 @@ use crate::base::TenantId;
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
+use crate::control::list::{self, ListQuery, every_row};
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
-use crate::store::{NewUser, User};
+use crate::store::{NewUser, Page as Rows, User};
 
 /// Longest id of a principal, in bytes.
 pub(super) const MAX_PRINCIPAL: usize = 256;
 /// Longest text about somebody, in characters.
 const MAX_TEXT: usize = 256;
+
+const FIELDS: &[Field] = &[
+    sortable("id", Kind::Text),
+    sortable("display_name", Kind::Text),
+    sortable("email", Kind::Text),
+    sortable("disabled", Kind::Bool),
+    sortable("created", Kind::Time),
+    sortable("updated", Kind::Time),
+];
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -109,16 +120,26 @@ pub(super) fn principal(id: &str) -> Result<&str, Problem> {
 }
 
 /// Users
-#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/users", tag = "users", params(Path, Walk),
-    responses((status = 200, description = "Users by id.", body = Page<UserView>)))]
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/users", tag = "users", params(Path, ListQuery),
+    responses((status = 200, description = "Users by id, or as asked.", body = Page<UserView>)))]
 async fn list_users(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Params(ask): Params<Walk>,
-) -> Result<Answer<Page<UserView>>, Problem> {
-    let slice = ask.slice("list_users", &tenant, 1)?;
-    let rows = api.store()?.tenant(&tenant).users(slice.after_text(), slice.rows()).await?;
-    Ok(Answer(slice.page(rows, |row| vec![Value::from(row.id.clone())]).map(UserView::from)))
+    Params(ask): Params<ListQuery>,
+) -> Result<Response, Problem> {
+    let scope = api.store()?.tenant(&tenant);
+    if !ask.is_plain() {
+        let rows =
+            every_row!(|after| scope.users(after.map(String::as_str), Rows::of(Rows::MAX)), |row: &User| row
+                .id
+                .clone());
+        let rows = rows.into_iter().map(UserView::from);
+        return Ok(Answer(list::page(rows, &ask, &["list_users", tenant.as_str()], FIELDS)?).into_response());
+    }
+    let slice = Walk::from(ask).slice("list_users", &tenant, 1)?;
+    let rows = scope.users(slice.after_text(), slice.rows()).await?;
+    let page = slice.page(rows, |row| vec![Value::from(row.id.clone())]).map(UserView::from);
+    Ok(Answer(page).into_response())
 }
 
 /// One user

@@ -18,10 +18,15 @@ use crate::auth::{RevocationRecord, RevocationTarget};
 use crate::base::TenantId;
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
+use crate::control::list::{self, ListQuery, every_row};
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
-use crate::store::RevocationEntry;
+use crate::store::{Page as Rows, RevocationEntry};
+
+const FIELDS: &[Field] =
+    &[sortable("id", Kind::Text), sortable("author", Kind::Text), sortable("created", Kind::Time)];
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -82,16 +87,27 @@ impl From<RevocationEntry> for RevocationView {
 }
 
 /// Revoked credentials
-#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, Walk),
-    responses((status = 200, description = "The oldest first.", body = Page<RevocationView>)))]
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/revocations", tag = "users", params(Path, ListQuery),
+    responses((status = 200, description = "The oldest first, or as asked.", body = Page<RevocationView>)))]
 async fn list_revocations(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
-    Params(ask): Params<Walk>,
-) -> Result<Answer<Page<RevocationView>>, Problem> {
-    let slice = ask.slice("list_revocations", &tenant, 1)?;
-    let rows = api.store()?.tenant(&tenant).revocations(slice.after_text(), slice.rows()).await?;
-    Ok(Answer(slice.page(rows, |row| vec![Value::from(row.id.clone())]).map(RevocationView::from)))
+    Params(ask): Params<ListQuery>,
+) -> Result<Response, Problem> {
+    let scope = api.store()?.tenant(&tenant);
+    if !ask.is_plain() {
+        let rows = every_row!(
+            |after| scope.revocations(after.map(String::as_str), Rows::of(Rows::MAX)),
+            |row: &RevocationEntry| row.id.clone()
+        );
+        let rows = rows.into_iter().map(RevocationView::from);
+        let list = ["list_revocations", tenant.as_str()];
+        return Ok(Answer(list::page(rows, &ask, &list, FIELDS)?).into_response());
+    }
+    let slice = Walk::from(ask).slice("list_revocations", &tenant, 1)?;
+    let rows = scope.revocations(slice.after_text(), slice.rows()).await?;
+    let page = slice.page(rows, |row| vec![Value::from(row.id.clone())]).map(RevocationView::from);
+    Ok(Answer(page).into_response())
 }
 
 /// Revoke credentials

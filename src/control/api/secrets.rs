@@ -9,20 +9,34 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::in_tenant::{Conditional, Named, Path};
+use super::in_tenant::{Conditional, Named, Path, Walk};
 use super::{Api, When};
-use crate::base::{Secret, TenantId};
+use crate::base::{Scope, Secret, TenantId};
+use crate::config::{canonical, uses_of_secret};
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
-use crate::control::list::ListQuery;
-use crate::control::page::{Fingerprint, Page, Slice};
+use crate::control::list::{self, ListQuery, every_row};
+use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
+use crate::source::canary::CanaryError;
 use crate::store::{Page as Rows, SecretInfo};
 
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 64 << 10;
+
+/// Places of one document in which a secret that is in use is shown to be.
+const MAX_PLACES: usize = 20;
+
+const FIELDS: &[Field] = &[
+    sortable("name", Kind::Text),
+    sortable("version", Kind::Number),
+    sortable("author", Kind::Text),
+    sortable("created", Kind::Time),
+    sortable("updated", Kind::Time),
+];
 
 pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
@@ -70,21 +84,26 @@ struct NewSecret {
 
 /// Secrets, without values
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/secrets", tag = "secrets", params(Path, ListQuery),
-    responses((status = 200, description = "Secrets by name.", body = Page<SecretView>)))]
+    responses((status = 200, description = "Secrets by name, or as asked.", body = Page<SecretView>)))]
 async fn list_secrets(
     State(api): State<Api>,
     tenant: axum::Extension<TenantId>,
     Params(ask): Params<ListQuery>,
-) -> Result<axum::Json<Page<SecretView>>, Problem> {
-    if ask.filter.is_some() || ask.sort.is_some() {
-        return Err(Problem::parameter("filter", "this list is by name and has no filter"));
+) -> Result<Response, Problem> {
+    let scope = api.store()?.tenant(&tenant);
+    if !ask.is_plain() {
+        let rows = every_row!(
+            |after| scope.secrets(after.map(String::as_str), Rows::of(Rows::MAX)),
+            |row: &SecretInfo| row.name.clone()
+        );
+        let rows = rows.into_iter().map(SecretView::from);
+        let list = ["list_secrets", tenant.as_str()];
+        return Ok(axum::Json(list::page(rows, &ask, &list, FIELDS)?).into_response());
     }
-    let list = Fingerprint::of(&["list_secrets", tenant.as_str()]);
-    let slice = Slice::read(ask.limit, ask.cursor.as_deref(), list, 1)?;
-    let after = slice.after.as_ref().and_then(|keys| keys[0].as_str());
-    let rows = api.store()?.tenant(&tenant).secrets(after, Rows::of(slice.limit as u32 + 1)).await?;
-    let page = slice.page(rows, |row| vec![Value::from(row.name.clone())]);
-    Ok(axum::Json(page.map(SecretView::from)))
+    let slice = Walk::from(ask).slice("list_secrets", &tenant, 1)?;
+    let rows = scope.secrets(slice.after_text(), slice.rows()).await?;
+    let page = slice.page(rows, |row| vec![Value::from(row.name.clone())]).map(SecretView::from);
+    Ok(axum::Json(page).into_response())
 }
 
 /// One secret, without its value
@@ -129,22 +148,81 @@ async fn put_secret(
     Ok(answer(status, row))
 }
 
+/// How a secret is deleted.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Delete {
+    /// Also if documents refer to it.
+    #[serde(default)]
+    force: bool,
+}
+
 /// Delete a secret
 ///
-/// A document that refers to it keeps being served with the last value until it is changed, and does not compile again.
+/// One that the tenant's document refers to, or the candidate of its canary, is refused with the places: without it they do not
+/// compile, and no replica that starts serves them. With `force=true` it goes all the same; what is served goes on with the
+/// last value until it is changed.
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/secrets/{name}", tag = "secrets",
-    params(Named, Conditional),
-    responses((status = 204, description = "Gone.")))]
+    params(Named, Delete, Conditional),
+    responses((status = 204, description = "Gone."),
+        (status = 409, description = "`secret_in_use`: a document refers to it.")))]
 async fn delete_secret(
     State(api): State<Api>,
     At(at): At<Named>,
+    Params(how): Params<Delete>,
     precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
     let (tenant, name) = at.names()?;
     let store = api.store()?;
     let scope = store.tenant(&tenant);
+    let uses = uses(&api, &tenant, &name).await?;
+    // What is not there, or is not what was seen, is said first.
+    if !uses.is_empty() && !how.force {
+        let found = scope.secret_info(&name).await?.ok_or_else(Problem::not_found)?;
+        precondition.check(Some(&tag(&found)))?;
+        let errors = uses.iter().map(|place| {
+            FieldError::new("?force", place.as_str()).expecting("another document, or `force=true`")
+        });
+        let detail = format!("`{name}` is in use: without it the document does not compile");
+        return Err(Problem::conflict("secret_in_use", detail).with_errors(errors));
+    }
     scope.remove_secret(&name, |found| precondition.check(found.map(tag).as_deref())).await?;
+    note(|notes| {
+        notes.object = Some(name);
+        notes.changes.extend(uses.into_iter().map(|place| format!("in use: {place}")));
+    });
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where documents that are served, or tried, refer to a secret, in words.
+async fn uses(api: &Api, tenant: &TenantId, name: &str) -> Result<Vec<String>, Problem> {
+    let Ok(publisher) = api.publisher() else { return Ok(Vec::new()) };
+    let scope = Scope::Tenant(tenant.clone());
+    let head = publisher.head(&scope).await?;
+    let mut named = Vec::new();
+    let running = match api.canaries() {
+        Ok(canaries) => canaries.running(tenant).await,
+        Err(_) => Err(CanaryError::None),
+    };
+    let running = match running {
+        Err(CanaryError::None) => None,
+        running => Some(running?),
+    };
+    if let Some(canary) = running {
+        let candidate = publisher.show(&scope, canary.candidate).await?;
+        named.push((format!("revision {}, which is tried", canary.candidate), candidate.content));
+    }
+    if let Some(head) = head {
+        named.insert(0, (format!("revision {}, the head", head.summary.revision), head.content));
+    }
+    let mut uses = Vec::new();
+    for (which, content) in named {
+        let document = canonical(&content).map_err(Problem::internal)?;
+        let places = uses_of_secret(&document, name, MAX_PLACES).into_iter();
+        uses.extend(places.map(|place| format!("the document of `{tenant}` ({which}): {place}")));
+    }
+    Ok(uses)
 }
 
 /// Not the version alone: one that was deleted and set again begins anew with 1.

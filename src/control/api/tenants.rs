@@ -1,5 +1,7 @@
 //! Tenants: what each owns and may do. Part of the platform document, so every change is a revision of it.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::in_tenant::{Conditional, Path, Write};
-use super::objects::refused;
+use super::objects::{place, refused};
 use crate::base::{Scope, TenantId};
 use crate::config::edit::{self, Kind};
 use crate::control::documents::{Edit, Edited, current};
@@ -77,7 +79,7 @@ async fn put_tenant(
     Json(tenant): Json<Value>,
 ) -> Result<Response, Problem> {
     let name = at.tenant.as_str();
-    let existed = std::sync::atomic::AtomicBool::new(false);
+    let (existed, index) = (AtomicBool::new(false), AtomicUsize::new(0));
     let edit = Edit {
         api: &api,
         actor,
@@ -90,12 +92,15 @@ async fn put_tenant(
         .run(
             |document| edit::get(document, Kind::Tenant, name).is_some(),
             |document| {
-                let there = edit::get(document, Kind::Tenant, name).is_some();
-                existed.store(there, std::sync::atomic::Ordering::Relaxed);
+                let names = edit::list(document, Kind::Tenant);
+                let at = names.iter().position(|(known, _)| known == name);
+                existed.store(at.is_some(), Ordering::Relaxed);
+                index.store(at.unwrap_or(names.len()), Ordering::Relaxed);
                 edit::put(document, Kind::Tenant, name, &tenant).map_err(|e| refused(&e))
             },
         )
-        .await?;
+        .await
+        .map_err(|problem| problem.within(&place(Kind::Tenant, index.load(Ordering::Relaxed))))?;
     let created = !existed.into_inner() && !edited.dry_run;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())

@@ -39,6 +39,9 @@ pub(in crate::control) fn parameters(paths: &mut Paths, operation: &Operation) -
             all.push(RefOr::T(reason.build()));
         }
         names.extend(all.iter().filter_map(in_query).map(ToOwned::to_owned));
+        if all.is_empty() {
+            described.parameters = None;
+        }
     }
     Parameters(names.into())
 }

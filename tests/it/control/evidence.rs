@@ -26,7 +26,7 @@ async fn log(plane: &Plane, principals: &[&str]) {
     let mut writer = AuditWriter::new();
     let now = plane.store.now().micros() as u64 - 60_000_000;
     let mut events = Vec::new();
-    for principal in principals {
+    for &principal in principals {
         let one = |class| Event { principal: Some(principal), ..Event::new(now, "a", class) };
         events.extend([one(Class::Data), one(Class::Data), one(Class::Control)]);
     }
@@ -64,8 +64,9 @@ async fn nobody_erases_the_operators_traces_or_their_own() {
         let (third, third_id) =
             key(&plane, &second, json!({ "roles": ["admin"], "principal": "corp|straw" })).await;
         let operators = ["operator|bootstrap_token", "operator|listener_token", "Operator|x"];
-        let victims = [&first_id, &second_id, &third_id, "key|a-admin"].map(ToOwned::to_owned);
-        let all: Vec<&str> = operators.into_iter().chain(victims.iter().map(|v| &**v)).collect();
+        let (first_id, second_id, third_id) = (&*first_id, &*second_id, &*third_id);
+        let all: Vec<&str> =
+            operators.into_iter().chain([first_id, second_id, third_id, "key|a-admin"]).collect();
         log(&plane, &all).await;
         for (by, whose) in [
             (ADMIN, operators[0]),
@@ -73,13 +74,13 @@ async fn nobody_erases_the_operators_traces_or_their_own() {
             (ADMIN, operators[2]),
             (OPERATOR, operators[0]),
             (ADMIN, "key|a-admin"),
-            (&first, &first_id),
-            (&first, "key|a-admin"),
-            (&second, &first_id),
-            (&second, "key|a-admin"),
-            (&third, &second_id),
-            (&third, &first_id),
-            (&third, "key|a-admin"),
+            (&*first, first_id),
+            (&*first, "key|a-admin"),
+            (&*second, first_id),
+            (&*second, "key|a-admin"),
+            (&*third, second_id),
+            (&*third, first_id),
+            (&*third, "key|a-admin"),
         ] {
             let (status, problem) = erase(&plane, by, whose).await;
             assert_eq!(status, 403, "{by} erases {whose}: {problem}");
@@ -88,9 +89,9 @@ async fn nobody_erases_the_operators_traces_or_their_own() {
             assert_eq!(left(&plane, whose).await, (2, 1), "{whose}");
         }
         // The other way it is nobody's own; but what they did to the tenant stays.
-        let (status, done) = erase(&plane, &first, &second_id).await;
+        let (status, done) = erase(&plane, &first, second_id).await;
         assert_eq!((status, &done["events"], &done["classes"]), (200, &json!(2), &json!(["data"])), "{done}");
-        assert_eq!(left(&plane, &second_id).await, (0, 1));
+        assert_eq!(left(&plane, second_id).await, (0, 1));
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod attack;
 mod bounds;
+mod bulk;
 mod canary;
 mod conditional;
+mod contention;
 mod custom_roles;
 mod documents;
 mod evidence;
@@ -11,7 +13,10 @@ mod generated;
 mod history;
 mod identity;
 mod listeners;
+mod lists;
 mod objects;
 mod parameters;
 mod plane;
+mod pointers;
+mod secrets;
 mod trail;

@@ -95,6 +95,16 @@ async fn exported_proved_and_erased(admin: SocketAddr, settings: StoreSettings, 
     })
     .await;
     assert!(actions.iter().any(|a| a == "export_audit"), "{actions:?}");
+    let told = eventually("the record of the erasure", async || {
+        let log = get(admin, token, &format!("{AUDIT}?class=control&outcome=ok&limit=500")).await.json();
+        let items = log["items"].as_array().unwrap().clone();
+        items.into_iter().map(|e| e["event"].clone()).find(|e| e["action"] == "erase_audit")
+    })
+    .await;
+    let (detail, erased) = (told["detail"].as_str().unwrap(), erased.json());
+    assert!(detail.contains(erased["erased"].as_str().unwrap()) && !detail.contains(&principal), "{told}");
+    assert!(detail.contains(&format!("{} events", erased["events"])), "{told}");
+    assert_eq!((&told["credential"], &told["principal"]), (&json!("bootstrap_token"), &json!(me)), "{told}");
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use super::views::*;
 use crate::base::Scope;
 use crate::control::api::Api;
+use crate::control::documents::contended;
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::Reason;
 use crate::control::problem::{FieldError, Problem};
 use crate::control::trail::note;
-use crate::source::{Change, Published, Publisher};
+use crate::source::{Change, PublishError, Published, Publisher};
 use crate::store::{self, Revision};
 
 /// The longest wait for replicas, in seconds.
@@ -54,9 +55,21 @@ pub(super) async fn publish(
         reason: reason.0.unwrap_or_default(),
         if_revision: expected(condition)?,
     };
-    let published =
-        if ask.dry_run { publisher.dry_run(&change).await } else { publisher.publish(change).await };
-    answer(published?, ask.dry_run)
+    let published = if ask.dry_run {
+        publisher.dry_run(&change).await
+    } else {
+        let _turn = api.turns().of(&change.scope).await?;
+        publisher.publish(change).await
+    };
+    answer(published.map_err(|error| lost(error, condition))?, ask.dry_run)
+}
+
+/// A race that was lost by somebody who takes whatever there is says nothing of a condition.
+fn lost(error: PublishError, condition: &Precondition) -> Problem {
+    match (error, condition) {
+        (PublishError::Conflict { .. }, Precondition::Exists | Precondition::Absent) => contended(),
+        (error, _) => error.into(),
+    }
 }
 
 /// What was published, with the tag of the head, and in the record of the request.
@@ -111,9 +124,10 @@ pub(super) async fn roll_back(
         let change = Change { scope: scope.clone(), content: old.content, author, reason, if_revision };
         publisher.dry_run(&change).await
     } else {
+        let _turn = api.turns().of(scope).await?;
         publisher.rollback(scope, to.revision, author, reason.0, if_revision).await
     };
-    answer(published?, ask.dry_run)
+    answer(published.map_err(|error| lost(error, condition))?, ask.dry_run)
 }
 
 pub(super) fn expected(condition: &Precondition) -> Result<Option<i64>, Problem> {
