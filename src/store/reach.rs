@@ -105,7 +105,7 @@ impl Reach {
         let kind = std::io::ErrorKind::TimedOut;
         if answers {
             let text = format!(
-                "no connection became free within {seconds} s: all of store.max_connections are in use"
+                "no connection within {seconds} s, although the database answers: all of store.max_connections may be in use"
             );
             return Why { kind, text }.error();
         }
