@@ -46,7 +46,11 @@ async fn a_control_plane_asks_data_planes_how_servers_are_and_tells_when_that_ch
     let control = start(Role::Control, &database, &authority, &keys).await;
     publish(&control.publisher(), &probed(&url), None).await.unwrap();
     // Nobody serves it yet, so nobody knows.
-    let unknown = server(&control).await;
+    let unknown = eventually("it is known", async || {
+        let server = server(&control).await;
+        server.is_object().then_some(server)
+    })
+    .await;
     assert_eq!(
         (&unknown["state"], &unknown["available"], &unknown["targets"][0]["healthy"]),
         (&json!("unknown"), &Value::Null, &Value::Null),

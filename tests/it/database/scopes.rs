@@ -74,7 +74,7 @@ async fn a_document_that_would_not_compile_any_more_is_shown_and_one_that_never_
     assert_eq!(ready(&one).await["status"], "ready");
     store.tenant(&acme).remove_secret("upstream", whatever).await.unwrap();
     // Any change of the platform's document that concerns the tenant compiles it again.
-    let more = platform(&["acme"]).replace("anonymous: true", "anonymous: true, hosts: [acme.example.com]");
+    let more = platform(&["acme"]).replace("127.0.0.0/8", "127.0.0.0/8, 10.0.0.0/8");
     publisher.publish(change(Scope::Platform, &more)).await.unwrap();
     let state = eventually("it is refused", async || {
         let state = publisher.wait(&tenant("acme"), 1, std::time::Duration::ZERO).await.unwrap();
