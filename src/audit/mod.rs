@@ -34,6 +34,7 @@ mod group;
 mod key;
 mod latency;
 mod leftover;
+mod missing;
 mod names;
 mod payload;
 mod redact;
@@ -59,7 +60,8 @@ pub use segment::{Position, WriterId};
 pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
 pub use spool::{Credit, Most, Spool};
 pub use statement::{
-    ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
+    ChainState, Checkpoint, CheckpointRef, Horizon, Manifest, Mark, NotSigned, Statement, horizon_of,
+    statement_hash,
 };
 pub use table::{Row, cef, csv, csv_header};
 pub use verify::{Finding, Report, verify};
