@@ -64,20 +64,6 @@ impl Platform<'_> {
         Ok(row)
     }
 
-    /// One tenant.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn find_tenant(&self, tenant: &TenantId) -> Result<Option<Tenant>, StoreError> {
-        let mut tx = self.read().await?;
-        q!(
-            tx,
-            optional as Tenant,
-            "SELECT tenant, display_name, created_at, updated_at FROM tenants WHERE tenant = $1",
-            tenant.as_str()
-        )
-    }
-
     /// Whether a tenant is there: `default` always is, and before there is a platform document nobody says who else.
     ///
     /// # Errors
@@ -112,18 +98,5 @@ impl Platform<'_> {
             after.unwrap_or(""),
             page.limit()
         )
-    }
-
-    /// Forgets a tenant. Its revisions, audit and usage stay: they are history.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let removed = q!(tx, execute, "DELETE FROM tenants WHERE tenant = $1", tenant.as_str())?;
-        if removed == 0 {
-            return Err(StoreError::Missing(format!("tenant `{tenant}`")));
-        }
-        tx.commit().await
     }
 }

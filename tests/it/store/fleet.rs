@@ -137,8 +137,6 @@ async fn tenants_are_listed(fixture: Fixture) {
     platform.put_tenant(&tenant("b"), "Bee").await.unwrap();
     let list = platform.tenants(Some("a"), tollgate::store::Page::of(1)).await.unwrap();
     assert_eq!((list.len(), list[0].display_name.as_str()), (1, "Bee"));
-    platform.remove_tenant(&tenant("b")).await.unwrap();
-    assert!(platform.find_tenant(&tenant("b")).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,7 +187,7 @@ async fn after_a_crash_of_the_database_everything_goes_on() {
     assert!(fresh.prepare().await.unwrap_err().retry_is_safe(), "starting does not wait for the database");
     server.restart();
     eventually("the store is back", async || store.ping().await.ok()).await;
-    assert!(store.platform().find_tenant(&tenant("acme")).await.unwrap().is_some());
+    assert_eq!(store.platform().tenants(None, tollgate::store::Page::of(9)).await.unwrap().len(), 1);
     within("listening again", async { while listener.next().await != Notification::Missed {} }).await;
     store.notify(Channel::Sessions, "close").await.unwrap();
     let heard = within("a notification", listener.next()).await;
