@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::audit::{
-    AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, MAX_BODY, Mask, OnFull, Position,
-    Range, Settings, Spool, Stored, WriterId, render, verify,
+    Allowance, AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, MAX_BODY, Mask, OnFull,
+    Position, Range, Settings, Spool, Stored, WriterId, render, verify,
 };
+use tollgate::base::Clock;
 
 /// Events of the verification.
 const EVENTS: u64 = 1_000_000;
@@ -51,7 +52,8 @@ fn record(c: &mut Criterion) {
         on_full: OnFull::Refuse,
     };
     let spool = Spool::open(settings, WriterId::fresh(), 0).expect("a spool");
-    let auditor = Auditor::new(spool.clone(), Mask::default(), MAX_BODY);
+    let allowance = Allowance { count: 50, per: Duration::from_secs(1), burst: 500 };
+    let auditor = Auditor::new(spool.clone(), Mask::default(), MAX_BODY, allowance, Clock::default());
     let mut at = Position::default();
     let mut n = 0u32;
     c.bench_function("audit/record", |b| {

@@ -270,7 +270,7 @@ impl Serve for DocumentServer {
         };
         if let Some(old) = current.documents.get(tenant) {
             for change in config::diff(old, &validated) {
-                tracing::info!(event = "configuration_changed", tenant = %tenant, change = %change);
+                tracing::info!(event = "configuration_changed", tenant = %tenant, change = change.place());
             }
         }
         current.documents.insert(tenant.clone(), validated);

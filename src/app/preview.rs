@@ -39,7 +39,7 @@ pub fn preview(options: &Options) -> Option<model::Document> {
 
 /// Everything that can be found out about a configuration without serving it.
 pub fn check(options: &Options) -> Checked {
-    let loader = loader(options);
+    let loader = loader(options).looking();
     let loaded = loader.load();
     let diagnostics = loaded.diagnostics;
     let Some(document) = loaded.validated else {
@@ -70,7 +70,7 @@ pub fn check(options: &Options) -> Checked {
 /// # Errors
 /// What is wrong, ready to be printed.
 pub fn compile_only(options: &Options) -> Result<Snapshot, String> {
-    let loader = loader(options);
+    let loader = loader(options).looking();
     let document = loader.load().into_result().map_err(|d| d.to_string())?;
     compile(&loader, &document).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

@@ -21,6 +21,7 @@ use crate::app::options::{Options, Role};
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
 use crate::app::{audit, demo, listeners, live, settings, shared_sessions, state, tasks};
+use crate::audit::Auditor;
 use crate::config::model;
 use crate::gateway::{Listener, Phase};
 use crate::mcp::session::BootId;
@@ -50,6 +51,7 @@ pub struct Process {
     sockets: Held,
     handed_over: watch::Receiver<bool>,
     database: Option<Database>,
+    auditor: Auditor,
     audit: Option<audit::Running>,
     runtimes: Runtimes,
 }
@@ -118,7 +120,7 @@ impl Process {
         };
         let telemetry = state::telemetry(document.document(), &state.metrics, &runtimes)?;
         let certificates = Certificates::load(&document.document().listeners, &*files)?;
-        let auditor = audit::open(document.document())?;
+        let auditor = audit::open(document.document(), &clock)?;
         if let Some(database) = &database {
             database.herald.record_in(&auditor);
         }
@@ -193,6 +195,7 @@ impl Process {
             sockets: held,
             handed_over,
             database,
+            auditor: core.audit,
             audit,
             runtimes,
         })
@@ -286,6 +289,8 @@ impl Process {
             let leave = async { tokio::time::timeout(FLUSH, database.member.leave()).await };
             let _ = self.runtimes.control.block_on(leave);
         }
+        // For the last that is drained; what comes after that is told at the very end.
+        self.auditor.tell_unidentified(usize::MAX);
         self.runtimes.end_background();
         if let Some(audit) = self.audit.take() {
             // The last events; what the store does not take in time is drained by the next run.
@@ -294,6 +299,7 @@ impl Process {
         }
         self.telemetry.access.shutdown(FLUSH);
         self.runtimes.end();
+        self.auditor.tell_last_unidentified();
         done
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Loader {
     document: Document,
     env: Environment,
     places: Places,
+    /// Whether documents are looked at and not served.
+    looks_only: bool,
 }
 
 /// What the command line says instead of the document.
@@ -47,13 +49,20 @@ type ReadFile = dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync;
 
 impl Loader {
     pub(super) fn new(document: Document, env: Environment, places: Places) -> Self {
-        Self { document, env, places }
+        Self { document, env, places, looks_only: false }
+    }
+
+    /// For looking at documents: what has been exported from a gateway that runs the embedded default names its demo server.
+    pub(super) fn looking(self) -> Self {
+        Self { looks_only: true, ..self }
     }
 
     /// Reads and validates the document as it is now.
     pub(super) fn load(&self) -> Loaded {
         let env = self.env.clone();
-        let sources = SystemSources::new(move |name: &str| env(name));
+        let demo = self.places.demo.unwrap_or(SocketAddr::from(([127, 0, 0, 1], DEMO_PORT)));
+        let sources = SystemSources::new(move |name: &str| env(name))
+            .with_stand_in(self.looks_only.then(|| (DEMO_VARIABLE, demo.to_string())));
         let hooks = hooks();
         let mut loaded = match &self.document {
             Document::Embedded => {
@@ -287,7 +296,7 @@ impl Reloader {
         // Files behind the document may have changed though it has not, so the snapshot is published in any case.
         let changes = config::diff(&current.document, &document);
         for change in &changes {
-            tracing::info!(event = "configuration_changed", change = %change);
+            tracing::info!(event = "configuration_changed", change = change.place());
         }
         warn_of_restart(&current.document, &document);
         let unchanged = document == current.document;

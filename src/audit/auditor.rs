@@ -6,13 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::event::{Event, MAX_BODY};
 use super::segment::Position;
 use super::settings::{Durability, Full, OnFull};
 use super::spool::{Credit, Spool};
+use super::unidentified::{Allowance, Unidentified, Untold};
+use crate::base::Clock;
 
 /// How long a request may wait for a segment that is being made.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Room that is kept for the last counts of requests without events of their own, in bytes, and how many they are at most:
+/// each is below 1.4 KiB.
+const RESERVE: u64 = 128 * 1024;
+const LAST: usize = 64;
 
 /// Fields that are masked before an event is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +95,8 @@ struct Inner {
     counts: Counts,
     mask: Mask,
     max_body: usize,
+    unidentified: Unidentified,
+    reserve: Mutex<Option<Credit>>,
 }
 
 /// What has become of events since the start.
@@ -96,6 +106,7 @@ pub struct Counts {
     bodies_lost: AtomicU64,
     dropped: AtomicU64,
     refused: AtomicU64,
+    summarised: AtomicU64,
 }
 
 impl Counts {
@@ -117,6 +128,11 @@ impl Counts {
     /// Requests refused because there was no room.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Requests of nobody known that have no events of their own: others tell how many they were.
+    pub fn summarised(&self) -> u64 {
+        self.summarised.load(Ordering::Relaxed)
     }
 }
 
@@ -146,10 +162,18 @@ thread_local! {
 }
 
 impl Auditor {
-    /// Records into `spool`; of each body `max_body` bytes at most.
-    pub fn new(spool: Spool, mask: Mask, max_body: usize) -> Self {
-        let max_body = max_body.min(MAX_BODY);
-        Self(Some(Arc::new(Inner { spool, counts: Counts::default(), mask, max_body })))
+    /// Records into `spool`; of each body `max_body` bytes at most, and of requests that end before it is known who asks
+    /// what is allowed one by one.
+    pub fn new(spool: Spool, mask: Mask, max_body: usize, allowance: Allowance, clock: Clock) -> Self {
+        Self(Some(Arc::new(Inner {
+            // A spool that has just been opened has room for it.
+            reserve: Mutex::new(spool.reserve(RESERVE).ok()),
+            spool,
+            counts: Counts::default(),
+            mask,
+            max_body: max_body.min(MAX_BODY),
+            unidentified: Unidentified::new(allowance, clock),
+        })))
     }
 
     /// Records nothing.
@@ -242,20 +266,8 @@ impl Auditor {
     /// There was no credit and there is no room; where events may be lost, it is lost and counted instead.
     pub fn record(&self, event: &Event<'_>, credit: Option<Credit>) -> Result<Receipt, Full> {
         let Some(inner) = &self.0 else { return Ok(Receipt(None)) };
-        let done = BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            if inner.mask == Mask::default() {
-                event.encode(buffer);
-            } else {
-                inner.mask.apply(event).encode(buffer);
-            }
-            inner.spool.append(buffer, credit)
-        });
-        match done {
-            Ok(position) => {
-                inner.counts.recorded.fetch_add(1, Ordering::Relaxed);
-                Ok(Receipt(Some((inner.clone(), position))))
-            }
+        match inner.append(event, credit) {
+            Ok(position) => Ok(Receipt(Some((inner.clone(), position)))),
             Err(_) if inner.spool.on_full() == OnFull::Drop => {
                 inner.counts.dropped.fetch_add(1, Ordering::Relaxed);
                 Ok(Receipt(None))
@@ -263,64 +275,76 @@ impl Auditor {
             Err(full) => Err(full),
         }
     }
+
+    /// Records the end of a request before it was known who asks, or only counts it: beyond what is allowed, or while the
+    /// spool has little room. `cause` is one of few words.
+    pub fn record_unidentified(&self, event: &Event<'_>, cause: &str) -> Receipt {
+        let Some(inner) = &self.0 else { return Receipt(None) };
+        if !inner.spool.is_crowded()
+            && inner.unidentified.take()
+            && let Ok(position) = inner.append(event, None)
+        {
+            return Receipt(Some((inner.clone(), position)));
+        }
+        inner.unidentified.count(event, cause);
+        inner.counts.summarised.fetch_add(1, Ordering::Relaxed);
+        Receipt(None)
+    }
+
+    /// Records how many requests were only counted, in up to `most` events. What finds no room is told later.
+    pub fn tell_unidentified(&self, most: usize) {
+        if let Some(inner) = &self.0 {
+            let left = inner.tell(inner.unidentified.untold(most));
+            left.into_iter().for_each(|untold| inner.unidentified.put(untold));
+        }
+    }
+
+    /// The same when nothing is recorded after it: also with a spool that is full nothing stays untold. If they are too many for the
+    /// room that was kept for this, the rest is told without tenants and routes.
+    pub fn tell_last_unidentified(&self) {
+        let Some(inner) = &self.0 else { return };
+        let mut left = inner.tell(inner.unidentified.untold(usize::MAX));
+        if left.is_empty() {
+            return;
+        }
+        drop(inner.reserve.lock().take());
+        left.sort_by_key(|untold| std::cmp::Reverse(untold.requests()));
+        let rest = left.split_off(left.len().min(LAST));
+        left.extend(Untold::crowded(rest));
+        let lost: u64 = inner.tell(left).iter().map(Untold::requests).sum();
+        if lost > 0 {
+            tracing::error!(event = "audit_unidentified_not_recorded", requests = lost);
+        }
+    }
+}
+
+impl Inner {
+    fn append(&self, event: &Event<'_>, credit: Option<Credit>) -> Result<Position, Full> {
+        let position = BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            if self.mask == Mask::default() {
+                event.encode(buffer);
+            } else {
+                self.mask.apply(event).encode(buffer);
+            }
+            self.spool.append(buffer, credit)
+        })?;
+        self.counts.recorded.fetch_add(1, Ordering::Relaxed);
+        Ok(position)
+    }
+
+    /// Records these counts; returns those for which there is no room.
+    fn tell(&self, all: Vec<Untold>) -> Vec<Untold> {
+        let mut all = all.into_iter();
+        while let Some(untold) = all.next() {
+            if self.append(&untold.event(), None).is_err() {
+                return std::iter::once(untold).chain(all).collect();
+            }
+        }
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Class, Position, Settings, WriterId};
-    use super::*;
-
-    #[test]
-    fn masked_fields_never_reach_the_spool() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            dir: dir.path().to_owned(),
-            max_size: 4 << 20,
-            segment_size: 1 << 20,
-            durability: Durability::Process,
-            on_full: OnFull::Refuse,
-        };
-        let spool = Spool::open(settings, WriterId::fresh(), 0).unwrap();
-        let mask = Mask {
-            client_ip: true,
-            reason: true,
-            name: true,
-            principal: true,
-            session: true,
-            target: true,
-            request_body: true,
-            response_body: true,
-        };
-        let auditor = Auditor::new(spool.clone(), mask, MAX_BODY);
-        assert_eq!(auditor.most_of_bodies(), (0, 0));
-        let event = Event {
-            principal: Some("ann@example.com"),
-            name: Some("secret_tool"),
-            reason: Some("because"),
-            target: Some("10.0.0.7"),
-            session: Some(77),
-            request_body: Some(b"ann's secret"),
-            response_body: Some(b"ann's secret"),
-            request_cut: Some(5),
-            route: Some("weather"),
-            client_ip: Some("203.0.113.77".parse().unwrap()),
-            ..Event::new(1, "acme", Class::Data)
-        };
-        drop(auditor.record(&event, None).unwrap());
-        let mut seen = 0;
-        spool.read(Position::default(), 10, |_, _, record| {
-            let event = Event::decode(record).unwrap();
-            assert_eq!(
-                (event.principal, event.name, event.reason, event.target),
-                (Some(MASKED), Some(MASKED), Some(MASKED), Some(MASKED))
-            );
-            assert_eq!((event.session, event.route), (None, Some("weather")));
-            assert_eq!((event.request_body, event.response_body, event.request_cut), (None, None, None));
-            assert_eq!(event.client_ip, Some("203.0.113.0".parse().unwrap()));
-            assert!(!record.windows(3).any(|w| w == b"ann"));
-            seen += 1;
-        });
-        assert_eq!(seen, 1);
-        assert_eq!(network("2001:db8:1:2::3".parse().unwrap()), "2001:db8:1::".parse::<IpAddr>().unwrap());
-    }
-}
+#[path = "auditor_tests.rs"]
+mod tests;

@@ -78,6 +78,10 @@ macro_rules! event {
             pub request_cut: Option<u64>,
             /// How many bytes of the response's body are missing in what was to be kept of it; absent if none.
             pub response_cut: Option<u64>,
+            /// How many requests the event tells of; absent if it is one. Times and bytes are those of all of them.
+            pub count: Option<u64>,
+            /// When the first of them was, in microseconds since the Unix epoch.
+            pub since_us: Option<u64>,
         }
 
         impl<'a> Event<'a> {
@@ -88,6 +92,7 @@ macro_rules! event {
                     $($text: None,)* $($number: None,)*
                     rpc_code: None, client_ip: None, request_id: None, trace_id: None,
                     request_body: None, response_body: None, request_cut: None, response_cut: None,
+                    count: None, since_us: None,
                 }
             }
 
@@ -192,10 +197,12 @@ const REQUEST_BODY: usize = TRACE_ID + 1;
 const RESPONSE_BODY: usize = REQUEST_BODY + 1;
 const REQUEST_CUT: usize = RESPONSE_BODY + 1;
 const RESPONSE_CUT: usize = REQUEST_CUT + 1;
+const COUNT: usize = RESPONSE_CUT + 1;
+const SINCE: usize = COUNT + 1;
 
 /// Most bytes of an encoded event without bodies whose texts are all as long as they may be.
 pub const MAX_PLAIN: usize =
-    20 + (TEXTS - LONG + 1) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + (NUMBERS + 2) * 10 + 60;
+    20 + (TEXTS - LONG + 1) * (MAX_TEXT + 2) + LONG * (MAX_LONG + 2) + (NUMBERS + 4) * 10 + 60;
 /// Most bytes of an encoded event.
 pub const MAX_ENCODED: usize = MAX_PLAIN + 2 * (MAX_BODY + 4);
 
@@ -225,6 +232,8 @@ impl<'a> Event<'a> {
         note(RESPONSE_BODY, self.response_body.is_some());
         note(REQUEST_CUT, self.request_cut.is_some());
         note(RESPONSE_CUT, self.response_cut.is_some());
+        note(COUNT, self.count.is_some());
+        note(SINCE, self.since_us.is_some());
 
         out.push(FORMAT);
         out.push(self.class as u8);
@@ -259,8 +268,9 @@ impl<'a> Event<'a> {
         for body in [self.request_body, self.response_body].into_iter().flatten() {
             bytes(out, &body[..body.len().min(MAX_BODY)]);
         }
-        for cut in [self.request_cut, self.response_cut].into_iter().flatten() {
-            varint(out, cut);
+        let last = [self.request_cut, self.response_cut, self.count, self.since_us];
+        for number in last.into_iter().flatten() {
+            varint(out, number);
         }
     }
 
@@ -319,6 +329,12 @@ impl<'a> Event<'a> {
         }
         if has(RESPONSE_CUT) {
             event.response_cut = Some(r.varint()?);
+        }
+        if has(COUNT) {
+            event.count = Some(r.varint()?);
+        }
+        if has(SINCE) {
+            event.since_us = Some(r.varint()?);
         }
         if r.0.is_empty() { Ok(event) } else { Err(Unreadable) }
     }
@@ -400,7 +416,7 @@ mod tests {
             rpc_code in any::<Option<i32>>(), ip in any::<Option<IpAddr>>(),
             ids in any::<(Option<[u8; 16]>, Option<[u8; 16]>)>(),
             body in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
-            cuts in any::<(Option<u64>, Option<u64>)>(),
+            cuts in any::<[Option<u64>; 4]>(),
             time in any::<u64>(), is_data in any::<bool>(),
         ) {
             let class = if is_data { Class::Data } else { Class::Control };
@@ -414,7 +430,7 @@ mod tests {
             let event = Event {
                 rpc_code, client_ip: ip, request_id: ids.0, trace_id: ids.1,
                 request_body: body.as_deref(), response_body: body.as_deref(),
-                request_cut: cuts.0, response_cut: cuts.1, ..event
+                request_cut: cuts[0], response_cut: cuts[1], count: cuts[2], since_us: cuts[3], ..event
             };
             let mut bytes = Vec::new();
             event.encode(&mut bytes);
@@ -463,6 +479,8 @@ mod tests {
         event.trace_id = Some([1; 16]);
         event.request_cut = Some(u64::MAX);
         event.response_cut = Some(u64::MAX);
+        event.count = Some(u64::MAX);
+        event.since_us = Some(u64::MAX);
         let mut plain = Vec::new();
         event.encode(&mut plain);
         assert!(plain.len() <= MAX_PLAIN, "{}", plain.len());

@@ -18,9 +18,14 @@ pub struct Latency(BTreeMap<u16, u64>);
 impl Latency {
     /// Counts a duration.
     pub fn add_us(&mut self, micros: u64) {
+        self.add_many_us(micros, 1);
+    }
+
+    /// Counts a duration so many times.
+    pub fn add_many_us(&mut self, micros: u64, times: u64) {
         // Nothing is quicker than a microsecond.
         let size = ((micros.max(1) as f64).log2() * STEPS).floor() as u16;
-        *self.0.entry(size.min(MAX_SIZE)).or_default() += 1;
+        *self.0.entry(size.min(MAX_SIZE)).or_default() += times;
     }
 
     /// Adds another one.

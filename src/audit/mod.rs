@@ -14,6 +14,9 @@
 //! reaches a server, and gives back what it did not use. So with [`OnFull::Refuse`] no call is ever made whose event
 //! would find no room.
 //!
+//! **Strangers fill nothing.** What ends before it is known who asks has events of its own up to a rate; beyond it, counts
+//! become events ([`Auditor::record_unidentified`]).
+//!
 //! | file | what |
 //! |---|---|
 //! | `event` | the record and its binary form |
@@ -25,6 +28,7 @@
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
 //! | `names` | what events are searched and counted by |
 //! | `usage` | counts and latency sketches by minute |
+//! | `unidentified` | what strangers cause, told in numbers |
 
 mod auditor;
 mod chain;
@@ -43,6 +47,7 @@ mod settings;
 mod spool;
 mod statement;
 mod table;
+mod unidentified;
 pub mod usage;
 mod verify;
 
@@ -64,6 +69,7 @@ pub use statement::{
     statement_hash,
 };
 pub use table::{Row, cef, csv, csv_header};
+pub use unidentified::Allowance;
 pub use verify::{Finding, Report, verify};
 
 /// At most `max` bytes of `text`, cut between characters.

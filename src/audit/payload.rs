@@ -48,6 +48,14 @@ pub fn render(event: &Event<'_>, out: &mut String) {
         key(out, begin, "trace_id");
         let _ = write!(out, "\"{}\"", hex(&id));
     }
+    if let Some(count) = event.count {
+        key(out, begin, "count");
+        let _ = write!(out, "{count}");
+    }
+    if let Some(since) = event.since_us.and_then(rfc3339) {
+        key(out, begin, "since");
+        string(out, &since);
+    }
     for (name, cut) in [("request_cut", event.request_cut), ("response_cut", event.response_cut)] {
         if let Some(cut) = cut {
             key(out, begin, name);
@@ -61,6 +69,11 @@ pub fn render(event: &Event<'_>, out: &mut String) {
         }
     }
     out.push('}');
+}
+
+fn rfc3339(micros: u64) -> Option<String> {
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()?;
+    time.format(&time::format_description::well_known::Rfc3339).ok()
 }
 
 fn key(out: &mut String, begin: usize, name: &'static str) {
@@ -100,6 +113,8 @@ mod tests {
             client_ip: Some("::1".parse().unwrap()),
             request_id: Some([1; 16]),
             trace_id: Some([2; 16]),
+            count: Some(7),
+            since_us: Some(1_796_000_000_250_000),
             request_body: Some(b"{\xff}"),
             ..Event::new(5, "t", Class::Data)
         };
@@ -109,6 +124,7 @@ mod tests {
         assert_eq!(json["name"], name);
         assert_eq!(json["session"], "00000000000000ff");
         assert_eq!(json["request_id"], "01010101-0101-0101-0101-010101010101");
+        assert_eq!((&json["count"], &json["since"]), (&7.into(), &"2026-11-30T00:53:20.25Z".into()));
         assert_eq!(json["request_body"], "{\u{fffd}}");
         assert!(
             text.starts_with(r#"{"principal":"ann","name":"#) && text.contains(r#""status":200,"session""#),

@@ -352,6 +352,20 @@ impl Spool {
         self.0.0.failing.load(Ordering::Relaxed)
     }
 
+    /// Whether what waits for the store takes more than half of the room, and more than a spool that is empty.
+    pub fn is_crowded(&self) -> bool {
+        let settings = &self.0.0.settings;
+        self.size() > (settings.max_size / 2).max(3 * settings.segment_size)
+    }
+
+    /// Promises room for so many bytes of records, to be given back when they are to be written.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve(&self, bytes: u64) -> Result<Credit, Full> {
+        self.0.0.take(i64::try_from(bytes).map_err(|_| Full)?)
+    }
+
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
         self.0.0.taken.load(Ordering::Relaxed)

@@ -26,7 +26,7 @@ pub struct Row<'a> {
 }
 
 /// Fields of a payload that are no text or number of [`Event`].
-const OTHERS: [&str; 4] = ["rpc_code", "client_ip", "request_id", "trace_id"];
+const OTHERS: [&str; 6] = ["rpc_code", "client_ip", "request_id", "trace_id", "count", "since"];
 
 fn fields() -> impl Iterator<Item = &'static str> {
     Event::TEXTS.iter().chain(Event::NUMBERS).copied().chain(OTHERS)
@@ -106,12 +106,18 @@ pub fn cef(row: &Row<'_>) -> String {
         ("destinationServiceName", "server"),
         ("in", "bytes_in"),
         ("out", "bytes_out"),
+        ("cnt", "count"),
     ];
     for (name, field) in extensions {
         let value = get(field);
         if !value.is_empty() {
             let _ = write!(line, " {name}={}", extension(&value));
         }
+    }
+    // This format has times as milliseconds.
+    let since = time::OffsetDateTime::parse(&get("since"), &time::format_description::well_known::Rfc3339);
+    if let Ok(since) = since {
+        let _ = write!(line, " start={}", since.unix_timestamp_nanos() / 1_000_000);
     }
     let labelled = [
         ("cs1", "tenant", row.tenant.to_owned()),
@@ -180,5 +186,15 @@ mod tests {
         assert!(line.starts_with("CEF:0|Tollgate|Tollgate|") && line.contains(r"|a\|b|"), "{line}");
         assert!(line.contains(r"suser=x\=y\nz") && line.contains("|6|"), "{line}");
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn an_event_of_many_requests_says_so_in_every_form() {
+        let payload = r#"{"outcome":"unauthenticated","count":4711,"since":"2026-01-01T00:00:00Z"}"#;
+        let line = csv(&row(Some(payload)));
+        assert!(line.ends_with(",4711,2026-01-01T00:00:00Z\r\n"), "{line}");
+        assert!(csv_header().ends_with(",count,since\r\n"));
+        let line = cef(&row(Some(payload)));
+        assert!(line.contains(" cnt=4711 start=1767225600000"), "{line}");
     }
 }

@@ -91,6 +91,20 @@ impl Sketch {
         self.0.add(micros as f64 / 1000.0);
     }
 
+    /// Adds a duration so many times. Of a number that strangers choose: doubles in place of counting up.
+    pub fn add_many_us(&mut self, micros: u64, mut times: u64) {
+        let mut power = Self::new();
+        power.add_us(micros);
+        while times > 0 {
+            if times & 1 == 1 {
+                self.merge(&power);
+            }
+            let same = power.clone();
+            power.merge(&same);
+            times >>= 1;
+        }
+    }
+
     /// Adds another one.
     pub fn merge(&mut self, other: &Sketch) {
         // All have the same configuration, which is all that can differ.
@@ -177,6 +191,7 @@ pub struct Usage {
 
 impl Usage {
     /// Counts an event; `time_us` is the time it has in its chain, `keys` are the event's. Actions of operators are no usage.
+    /// One that tells of many requests is that many calls, each of which took what they took on average.
     pub fn count(&mut self, time_us: u64, event: &Event<'_>, keys: &Keys) {
         if event.class != Class::Data {
             return;
@@ -190,13 +205,20 @@ impl Usage {
             server: keys.server.clone(),
             tool: if is_call { keys.name.clone() } else { self.none.clone() },
         };
+        let calls = event.count.unwrap_or(1);
+        let errors = if event.outcome == Some("ok") { 0 } else { calls };
+        let took = event.duration_us.unwrap_or(0);
+        let each = took.checked_div(calls).unwrap_or(0);
         let cell = self.cells.entry(key).or_default();
-        cell.calls += 1;
-        cell.errors += u64::from(event.outcome != Some("ok"));
+        cell.calls += calls;
+        cell.errors += errors;
         cell.bytes_in += event.bytes_in.unwrap_or(0);
         cell.bytes_out += event.bytes_out.unwrap_or(0);
-        let took = event.duration_us.unwrap_or(0);
-        cell.sketch.add_us(took);
+        if calls == 1 {
+            cell.sketch.add_us(each);
+        } else {
+            cell.sketch.add_many_us(each, calls);
+        }
         let key = MetricKey {
             tenant: keys.tenant.clone(),
             minute_us: time_us / MINUTE_US * MINUTE_US,
@@ -204,11 +226,11 @@ impl Usage {
             server: keys.server.clone(),
         };
         let metric = self.metrics.entry(key).or_default();
-        metric.calls += 1;
-        metric.errors += u64::from(event.outcome != Some("ok"));
-        metric.failures += u64::from(event.outcome.is_some_and(|o| FAILURES.contains(&o)));
+        metric.calls += calls;
+        metric.errors += errors;
+        metric.failures += if event.outcome.is_some_and(|o| FAILURES.contains(&o)) { calls } else { 0 };
         metric.busy_us = metric.busy_us.saturating_add(took);
-        metric.latency.add_us(took);
+        metric.latency.add_many_us(each, calls);
     }
 
     /// What was counted, in the order of the keys: writers that lock rows in one order cannot deadlock.
@@ -258,5 +280,34 @@ mod tests {
         let p99 = both.quantile_ms(0.99).unwrap();
         assert!((p99 - 990.0).abs() < 15.0, "{p99}");
         assert!(Sketch::from_bytes(b"nonsense").is_none());
+    }
+
+    #[test]
+    fn an_event_of_many_requests_counts_as_all_of_them() {
+        let one = Event {
+            route: Some("r"),
+            outcome: Some("unauthenticated"),
+            duration_us: Some(2000),
+            ..Event::new(0, "t", Class::Data)
+        };
+        let keys = Keys::of(&one, &mut Names::default());
+        let (mut single, mut told) = (Usage::default(), Usage::default());
+        (0..1001).for_each(|_| single.count(0, &one, &keys));
+        let many = Event { count: Some(1000), since_us: Some(0), duration_us: Some(2_000_000), ..one };
+        told.count(0, &one, &keys);
+        told.count(0, &many, &keys);
+        let ((single, told), (metrics, told_metrics)) = {
+            let (single, told) = (single.into_parts(), told.into_parts());
+            ((single.0, told.0), (single.1, told.1))
+        };
+        assert_eq!(metrics, told_metrics);
+        let (a, b) = (&single[0].1, &told[0].1);
+        assert_eq!((a.calls, a.errors, a.sketch.count()), (b.calls, b.errors, b.sketch.count()));
+        assert_eq!((b.calls, b.errors), (1001, 1001));
+        assert_eq!(a.sketch.quantile_ms(0.99), b.sketch.quantile_ms(0.99));
+        // However many a stranger makes of it.
+        let mut sketch = Sketch::new();
+        sketch.add_many_us(5, 1 << 40);
+        assert_eq!(sketch.count(), 1 << 40);
     }
 }

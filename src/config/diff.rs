@@ -1,7 +1,8 @@
 //! What changed between two documents, in words.
 //!
 //! Items of named lists are compared by name, targets by URL, everything else by key; defaults are filled in on both
-//! sides, so writing a default out is no change. Secrets are compared, never shown.
+//! sides, so writing a default out is no change. Secrets are compared, never shown. Whoever may read documents reads the other
+//! values; the log has [`Change::place`] alone, for people put secrets where none belong.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +39,17 @@ pub struct Change {
     pub detail: String,
     /// Whether it takes effect at the next start only.
     pub needs_restart: bool,
+    /// What happened, without values.
+    #[serde(skip)]
+    place: String,
+}
+
+impl Change {
+    /// What changed, without what it was or is: `server weather: balance changed`.
+    pub fn place(&self) -> String {
+        let later = if self.needs_restart { " (at the next start)" } else { "" };
+        format!("{}: {}{later}", self.subject, self.place)
+    }
 }
 
 impl fmt::Display for Change {
@@ -64,7 +76,7 @@ pub fn diff(old: &Validated, new: &Validated) -> Vec<Change> {
         inner.sections(before.document(), tenant.document(), own.clone());
         for change in inner.0 {
             let subject = format!("tenant {}, {}", tenant.tenant(), change.subject);
-            out.push(&Subject { name: subject, inner: String::new() }, change.detail);
+            out.add(subject, change.detail, change.place);
         }
     }
     out.0
@@ -214,19 +226,25 @@ impl Changes {
         }
     }
 
-    fn push(&mut self, subject: &Subject, detail: String) {
+    fn add(&mut self, subject: String, detail: String, place: String) {
         if self.0.len() < MAX_CHANGES {
-            let root = subject.name.split(['.', ' ']).next().unwrap_or_default();
+            let root = subject.split(['.', ' ']).next().unwrap_or_default();
             let needs_restart = STATIC.contains(&root);
-            self.0.push(Change { subject: subject.name.clone(), detail, needs_restart });
+            self.0.push(Change { subject, detail, needs_restart, place });
         }
+    }
+
+    /// What happened to the whole of something, in words that have no values.
+    fn push(&mut self, subject: &Subject, detail: String) {
+        self.add(subject.name.clone(), detail.clone(), detail);
     }
 
     fn leaf(&mut self, subject: &Subject, detail: impl FnOnce(&str) -> String) {
         let needs_restart = STATIC.contains(&subject.name.split(['.', ' ']).next().unwrap_or_default());
         let (name, key) = subject.leaf();
         if self.0.len() < MAX_CHANGES {
-            self.0.push(Change { subject: name, detail: detail(&key), needs_restart });
+            let place = format!("{key} changed");
+            self.0.push(Change { subject: name, detail: detail(&key), needs_restart, place });
         }
     }
 

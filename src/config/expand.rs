@@ -20,6 +20,10 @@ pub const MAX_REFERENCED_FILE: usize = 64 << 10;
 /// Most references in one document.
 const MAX_REFERENCES: usize = 10_000;
 
+/// What to do about a document with a variable that only the gateway sets.
+const HINT: &str = "the document can be applied to a gateway that runs without a configuration file, as it was exported \
+                    from; for another one, write the address of a server of your own";
+
 /// Most text that references may add to a document, in bytes.
 const MAX_EXPANDED: usize = 16 << 20;
 
@@ -27,6 +31,12 @@ const MAX_EXPANDED: usize = 16 << 20;
 pub trait Sources {
     /// The value of an environment variable.
     fn env(&self, name: &str) -> Result<String, SourceError>;
+
+    /// What stands for a variable that only a running gateway has, where a document is looked at and not served.
+    fn stand_in(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
 
     /// The content of a file; must read no more than [`MAX_REFERENCED_FILE`] bytes and one.
     fn file(&self, path: &FilePath) -> Result<Vec<u8>, SourceError>;
@@ -135,11 +145,13 @@ struct Expander<'a> {
     files: Vec<PathBuf>,
     references: usize,
     bytes: usize,
+    /// Variables of the text at hand that something else stands for, and what.
+    stood_in: Vec<(String, String)>,
 }
 
 impl<'a> Expander<'a> {
     fn new(rights: Rights, sources: &'a dyn Sources, findings: &'a mut Findings) -> Self {
-        Self { rights, sources, findings, files: Vec::new(), references: 0, bytes: 0 }
+        Self { rights, sources, findings, files: Vec::new(), references: 0, bytes: 0, stood_in: Vec::new() }
     }
 
     fn finish(mut self) -> Vec<PathBuf> {
@@ -164,8 +176,15 @@ impl<'a> Expander<'a> {
                 Ok((expanded, from_outside)) => {
                     *text = expanded;
                     node.expanded = from_outside;
+                    for (name, value) in self.stood_in.drain(..) {
+                        let message =
+                            format!("only the gateway itself sets `{name}`; `{value}` stands for it here");
+                        let finding = self.findings.warning("set-by-gateway", path, message).at(node.at);
+                        finding.hint = Some(HINT.to_owned());
+                    }
                 }
                 Err(problem) => {
+                    self.stood_in.clear();
                     let finding = self.findings.error(problem.code, path, problem.message).at(node.at);
                     finding.expected = problem.expected;
                     finding.hint = problem.hint;
@@ -215,7 +234,7 @@ impl<'a> Expander<'a> {
         match reference.split_once(':') {
             Some(("env", _)) if !self.rights.env => Err(self.not_granted("environment variables", "env")),
             Some(("file", _)) if !self.rights.file => Err(self.not_granted("files", "file")),
-            Some(("env", name)) if is_variable(name) => self.sources.env(name).map_err(|error| {
+            Some(("env", name)) if is_variable(name) => self.variable(name).map_err(|error| {
                 let hint = format!("set `{name}` in the environment of the gateway");
                 Problem::new("unresolved-reference", format!("environment variable `{name}` {error}"))
                     .hint(hint)
@@ -240,6 +259,16 @@ impl<'a> Expander<'a> {
                     problem.hint("write `$${` for a literal `${`")
                 })
             }
+        }
+    }
+
+    fn variable(&mut self, name: &str) -> Result<String, SourceError> {
+        match (self.sources.env(name), self.sources.stand_in(name)) {
+            (Err(SourceError::Missing), Some(value)) => {
+                self.stood_in.push((name.to_owned(), value.clone()));
+                Ok(value)
+            }
+            (found, _) => found,
         }
     }
 

@@ -12,18 +12,28 @@ use super::expand::{MAX_REFERENCED_FILE, SourceError, Sources};
 /// The one place of this module that reads files. Documents are loaded by the control plane, never on the request path.
 pub struct SystemSources<E> {
     env: E,
+    stand_in: Option<(&'static str, String)>,
 }
 
 impl<E: Fn(&str) -> Option<String>> SystemSources<E> {
     /// Sources over a look-up of environment variables.
     pub fn new(env: E) -> Self {
-        Self { env }
+        Self { env, stand_in: None }
+    }
+
+    /// With what stands for a variable that only a running gateway sets.
+    pub fn with_stand_in(self, stand_in: Option<(&'static str, String)>) -> Self {
+        Self { stand_in, ..self }
     }
 }
 
 impl<E: Fn(&str) -> Option<String>> Sources for SystemSources<E> {
     fn env(&self, name: &str) -> Result<String, SourceError> {
         (self.env)(name).ok_or(SourceError::Missing)
+    }
+
+    fn stand_in(&self, name: &str) -> Option<String> {
+        self.stand_in.as_ref().filter(|(own, _)| *own == name).map(|(_, value)| value.clone())
     }
 
     fn file(&self, path: &Path) -> Result<Vec<u8>, SourceError> {

@@ -187,6 +187,16 @@ async fn admit(
         }
         Refusal::ForeignTenant => Problem::not_found(),
     })?;
+    // A key of another tenant's is none if its tenant is not there.
+    if let Some(tenant) = seen.tenant.clone()
+        && actor.is_platform()
+        && operation.needs_tenant(&parts.method)
+        && !api.has_tenant(&tenant).await?
+    {
+        // Nobody's log is made by naming it.
+        seen.tenant = None;
+        return Err(Problem::no_tenant(&tenant));
+    }
     seen.reason = Reason::from_request_parts(&mut parts, &()).await?.0;
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     if changes && !api.can_record() {

@@ -39,6 +39,7 @@ pub mod permission;
 pub mod problem;
 pub mod query;
 pub mod server;
+mod shares;
 mod size;
 mod socket;
 pub mod state;

@@ -150,6 +150,13 @@ impl Operation {
     pub fn find(id: &str) -> Option<&'static Operation> {
         OPERATIONS.iter().find(|o| o.id == id)
     }
+
+    /// Whether it makes something, or asks what would be, in a tenant that must be there. What is left of one that was taken
+    /// out can be read, removed and erased.
+    pub fn needs_tenant(&self, method: &http::Method) -> bool {
+        let reads = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::DELETE);
+        self.target == Target::Tenant && !reads && self.id != "erase_audit"
+    }
 }
 
 /// Why [`decide`] said no.

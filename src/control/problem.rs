@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::base::TenantId;
+
 /// The media type of RFC 9457 §3.
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -171,6 +173,12 @@ impl Problem {
     /// 404.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+    }
+
+    /// 404: nothing is made in a tenant that is not there.
+    pub fn no_tenant(tenant: &TenantId) -> Self {
+        let detail = format!("there is no tenant `{tenant}`: add it with PUT /api/v1/tenants/{tenant}");
+        Self::new(StatusCode::NOT_FOUND, "no_tenant", detail)
     }
 
     /// 404 for the API of a process without a control plane.

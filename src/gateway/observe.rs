@@ -66,6 +66,8 @@ pub(crate) struct Observation<'g> {
     /// Whether the server has been asked.
     pub(crate) asked: bool,
     pub(crate) error: Option<String>,
+    /// Why it is not known who asks, in a word.
+    pub(crate) stranger: Option<&'static str>,
     /// Where a canary counts it, and on which side the caller is.
     pub(crate) canary: Option<(Arc<Counts>, Side)>,
     /// Room for the event.
@@ -134,6 +136,7 @@ impl<'g> Observation<'g> {
             upstream: Duration::ZERO,
             asked: false,
             error: None,
+            stranger: None,
             canary: None,
             credit: None,
             recording: None,
@@ -217,6 +220,12 @@ impl<'g> Observation<'g> {
             // What no route takes is the operator's to look at.
             ..Event::new(now_us, route.map_or("default", |r| r.tenant.as_str()), Class::Data)
         };
+        if principal.is_none() {
+            // Never refused: there is always room to count it.
+            return Ok(Some(
+                audit.record_unidentified(&event, self.stranger.unwrap_or(self.outcome.as_str())),
+            ));
+        }
         audit.record(&event, credit).map(Some)
     }
 

@@ -164,11 +164,11 @@ impl Gateway {
             Method::POST | Method::GET | Method::DELETE => {}
             _ => return Err(Failure::method_not_allowed("GET, POST, DELETE, OPTIONS").into()),
         }
-        // Nothing is begun whose event would find no room.
-        seen.credit = self.parts.audit.admit().await.map_err(|_| Failure::audit_full())?;
         // 3 identify
         let identity = self.identify(session, seen, &route).await?;
         seen.principal = Some(identity.principal.clone());
+        // Nothing is begun whose event would find no room. Only now: strangers are given none.
+        seen.credit = self.parts.audit.admit().await.map_err(|_| Failure::audit_full())?;
         let route = match snapshot.canary(&route.tenant) {
             None => route,
             Some(canary) => tried(canary, route, &identity, seen, common, (&host, path))?,
@@ -241,7 +241,7 @@ impl Gateway {
     async fn identify(
         &self,
         session: &ServerSession,
-        seen: &Observation<'_>,
+        seen: &mut Observation<'_>,
         route: &Route,
     ) -> Result<Identity, Stop> {
         let mut credential =
@@ -252,7 +252,9 @@ impl Gateway {
             .authenticate_waiting(&credential, &route.audiences, &self.parts.clock, KEY_WAIT)
             .await
             .map_err(|error| {
-                route.tenant_metrics.auth_failed(failure_label(&error));
+                let label = failure_label(&error);
+                seen.stranger = Some(label.as_str());
+                route.tenant_metrics.auth_failed(label);
                 refuse(route, &error).into()
             })
     }

@@ -8,17 +8,12 @@ use std::sync::Arc;
 
 use sqlx::types::Uuid;
 
+use super::audit_lite as lite;
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
 use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
-
-/// Rows of one statement on SQLite. A batch is cut into the largest that fit, so that few statements are ever prepared,
-/// and each stays so.
-const CHUNKS: [usize; 5] = [256, 64, 16, 4, 1];
-/// Columns of an event.
-const COLUMNS: usize = 14;
 
 /// One event on its way into the store.
 #[derive(Clone, Debug)]
@@ -94,52 +89,11 @@ impl Tx {
                 .bind(column(|e| &e.keys.outcome));
                 within(patience, insert.execute(&mut **conn)).await.map(drop)
             }
-            Conn::Sqlite(conn) => {
-                let mut done = Ok(());
-                let mut rest = events;
-                while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
-                    let (chunk, others) = rest.split_at(size);
-                    rest = others;
-                    // Made of numbers only.
-                    let mut query = sqlx::query(sqlx::AssertSqlSafe(insert_lite(size)));
-                    for e in chunk {
-                        query = query
-                            .bind(e.keys.tenant.clone())
-                            .bind(number(e.class))
-                            .bind(writer)
-                            .bind(signed(e.sequence))
-                            .bind(e.time)
-                            .bind(&e.commitment[..])
-                            .bind(&e.link[..])
-                            .bind(&e.salt[..])
-                            .bind(e.payload.clone())
-                            .bind(e.keys.principal.clone())
-                            .bind(e.keys.route.clone())
-                            .bind(e.keys.server.clone())
-                            .bind(e.keys.name.clone())
-                            .bind(e.keys.outcome.clone());
-                    }
-                    done = query.execute(&mut **conn).await.map(drop);
-                    if done.is_err() {
-                        break;
-                    }
-                }
-                done
-            }
+            Conn::Sqlite(conn) => lite::insert(conn, writer, events).await,
         };
         self.timed("INSERT INTO audit_events …", started.elapsed(), done.is_ok());
         done.map_err(StoreError::from)
     }
-}
-
-fn insert_lite(rows: usize) -> String {
-    let mut text =
-        "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
-                     principal, route, server, name, outcome) VALUES "
-            .to_owned();
-    let row = format!("({})", ["?"; COLUMNS].join(","));
-    text.push_str(&vec![row; rows].join(","));
-    text
 }
 
 impl Platform<'_> {

@@ -165,11 +165,14 @@ impl Platform<'_> {
                          WHERE a.tenant = g.tenant AND a.class = $1 AND a.writer = g.writer AND a.time < $2
                          ORDER BY a.sequence DESC LIMIT 1) e
                  WHERE g.class = $1 AND h.class = $1 AND h.tenant = g.tenant AND h.writer = g.writer",
-            // Tenants by name, or the index by tenant and time would be of no use; the plus keeps it from that of chains.
+            // Tenants one by one, or the index by tenant and time would be of no use; the pluses keep it from that of chains.
             lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
-                    FROM (SELECT tenant, writer, max(sequence) AS sequence, link FROM audit_events
-                           WHERE tenant IN (SELECT tenant FROM audit_heads) AND +class = $1 AND time < $2
-                           GROUP BY tenant, writer) e
+                    FROM (SELECT t.tenant, c.writer, max(r.sequence) AS sequence, r.link
+                            FROM audit_event_rows r
+                            JOIN audit_event_chains c ON c.id = +r.chain AND +c.class = $1
+                            JOIN audit_event_tenants t ON t.id = +r.tenant
+                           WHERE r.tenant IN (SELECT id FROM audit_event_tenants) AND r.time < $2
+                           GROUP BY r.chain) e
                    WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
             number(class),
             before
@@ -197,8 +200,9 @@ impl Platform<'_> {
             Engine::Sqlite => q!(
                 tx,
                 execute,
-                "DELETE FROM audit_events
-                  WHERE tenant IN (SELECT tenant FROM audit_heads) AND class = $1 AND time < $2",
+                "DELETE FROM audit_event_rows
+                  WHERE tenant IN (SELECT id FROM audit_event_tenants) AND time < $2
+                    AND +chain IN (SELECT id FROM audit_event_chains WHERE class = $1)",
                 number(class),
                 before
             )?,

@@ -141,11 +141,16 @@ impl Tx {
         q!(
             self,
             execute,
-            "UPDATE audit_events SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
-                    name = '', outcome = ''
-              WHERE (tenant, class, writer, sequence, time) IN
-                    (SELECT tenant, class, writer, sequence, time FROM audit_events
-                      WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT $5)",
+            pg "UPDATE audit_events SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
+                       name = '', outcome = ''
+                 WHERE (tenant, class, writer, sequence, time) IN
+                       (SELECT tenant, class, writer, sequence, time FROM audit_events
+                         WHERE tenant = $1 AND principal = $2 AND time >= $3 AND time < $4 LIMIT $5)",
+            lite "UPDATE audit_event_rows SET salt = NULL, payload = NULL, principal = '', route = '', server = '',
+                         name = '', outcome = ''
+                   WHERE rowid IN
+                         (SELECT r.rowid FROM audit_event_tenants t JOIN audit_event_rows r ON r.tenant = t.id
+                           WHERE t.tenant = $1 AND r.principal = $2 AND r.time >= $3 AND r.time < $4 LIMIT $5)",
             tenant,
             principal,
             from,

@@ -54,6 +54,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0020_audit",
     1 "0021_usage",
     1 "0022_audit_days",
+    1 "0023_audit_rows",
     1 "0030_partitions",
     1 "0031_health",
     1 "0032_metrics",

@@ -13,6 +13,7 @@
 
 mod audit;
 mod audit_export;
+mod audit_lite;
 mod audit_notice;
 mod audit_read;
 mod audit_retention;

@@ -112,6 +112,12 @@ specs! {
     );
     /// Size of the spool.
     AUDIT_SPOOL_BYTES = gauge("tollgate_audit_spool_bytes", "Bytes of all files of the audit spool.", &[]);
+    /// Refusals without events of their own.
+    AUDIT_SUMMARISED = counter(
+        "tollgate_audit_summarised_total",
+        "Requests that ended before it was known who asks and have no audit event of their own: events with a `count` tell of them.",
+        &[],
+    );
     /// Refused credentials.
     AUTH_FAILURES = counter(
         "tollgate_auth_failures_total",

@@ -15,6 +15,7 @@ pub(super) struct Single {
     audit_dropped: Counter,
     audit_refused: Counter,
     audit_spool_bytes: Gauge,
+    audit_summarised: Counter,
     config_revision: Gauge,
     connections: Gauge,
     health_history_dropped: Counter,
@@ -39,6 +40,7 @@ impl Single {
             audit_dropped: one(&names::AUDIT_DROPPED, registry),
             audit_refused: one(&names::AUDIT_REFUSED, registry),
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
+            audit_summarised: one(&names::AUDIT_SUMMARISED, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
             health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
@@ -87,6 +89,11 @@ impl Metrics {
     /// Bytes of the audit spool.
     pub fn audit_spool_bytes(&self) -> &Gauge {
         &self.single.audit_spool_bytes
+    }
+
+    /// Requests of nobody known that have no audit events of their own.
+    pub fn audit_summarised(&self) -> &Counter {
+        &self.single.audit_summarised
     }
 
     /// Lines that the access log lost.

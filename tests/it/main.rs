@@ -18,6 +18,7 @@ mod replicas;
 mod shared_limits;
 mod shutdown;
 mod store;
+mod strangers;
 mod support;
 mod tenants;
 mod tls;

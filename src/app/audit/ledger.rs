@@ -54,8 +54,24 @@ impl Ledger for AuditLedger {
                 Class::Control,
             )
         };
+        if actor.is_none() {
+            // There is no answer that waits for the disk: what nobody known tries has changed nothing.
+            drop(self.auditor.record_unidentified(&event, cause(action.status)));
+            return;
+        }
         if let Err(error) = self.auditor.record(&event, None) {
             tracing::error!(event = "audit_action_not_recorded", operation = action.operation.id, %error);
         }
+    }
+}
+
+/// Why nobody was let in, in a word.
+fn cause(status: u16) -> &'static str {
+    match status {
+        401 => "unauthenticated",
+        404 => "not_found",
+        429 => "throttled",
+        500.. => "unavailable",
+        _ => "other",
     }
 }

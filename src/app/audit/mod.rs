@@ -19,13 +19,21 @@ pub use erase::{bodies_exported, erase};
 use crate::app::StartError;
 use crate::app::core::Core;
 use crate::app::runtimes::Runtimes;
-use crate::audit::{self, AuditKey, Auditor, KeyError, Mask, Settings, Spool, WriterId};
+use crate::audit::{self, Allowance, AuditKey, Auditor, KeyError, Mask, Settings, Spool, WriterId};
+use crate::base::Clock;
 use crate::config::model::{self, MaskedField};
 use crate::store::{SigningKey, Store};
 use crate::telemetry::Metrics;
 use drain::Drainer;
 pub(super) use ledger::AuditLedger;
 use upkeep::Upkeep;
+
+/// How often it is told how many requests of nobody known have no events of their own; and while the spool has little room,
+/// every so many times of that.
+const TELL: Duration = Duration::from_secs(1);
+const SELDOM: u64 = 60;
+/// In how many events at once, at most.
+const MOST_TOLD: usize = 64;
 
 /// Where the spool is.
 pub(super) fn spool_dir(model: &model::Document) -> PathBuf {
@@ -44,7 +52,7 @@ pub fn signing_key(store: &Store, model: &model::Document) -> Result<SigningKey,
 }
 
 /// Opens the spool, unless the document wants no audit.
-pub(super) fn open(model: &model::Document) -> Result<Auditor, StartError> {
+pub(super) fn open(model: &model::Document, clock: &Clock) -> Result<Auditor, StartError> {
     let config = &model.audit;
     if !config.enabled {
         return Ok(Auditor::disabled());
@@ -69,7 +77,9 @@ pub(super) fn open(model: &model::Document) -> Result<Auditor, StartError> {
     };
     let spool = Spool::open(settings, writer, taken)?;
     let max_body = usize::try_from(config.max_body.bytes()).unwrap_or(usize::MAX);
-    Ok(Auditor::new(spool, mask(&config.mask), max_body))
+    let model::Unidentified { rate, burst } = &config.unidentified;
+    let allowance = Allowance { count: rate.count(), per: rate.per(), burst: u64::from(*burst) };
+    Ok(Auditor::new(spool, mask(&config.mask), max_body, allowance, clock.clone()))
 }
 
 fn make_dir(dir: &Path) -> Result<(), StartError> {
@@ -121,10 +131,24 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Result<Option<Running>,
         boot: *spool.writer().as_bytes(),
     };
     runtimes.control(upkeep.run());
+    runtimes.control(tell(core.audit.clone()));
     runtimes.control(report(core.audit.clone(), core.state.metrics.clone(), drained));
     // It is told to end, and not cut off: the last events are still to be written.
     let drainer = runtimes.control.spawn(drainer.run(runtimes.background.clone()));
     Ok(Some(Running { key, drainer }))
+}
+
+/// Tells of requests that have no events of their own. Ends with the process, which tells of the last ones.
+async fn tell(auditor: Auditor) {
+    let Some(spool) = auditor.spool() else { return };
+    let mut tick = tokio::time::interval(TELL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for n in 0u64.. {
+        tick.tick().await;
+        if n.is_multiple_of(SELDOM) || !spool.is_crowded() {
+            auditor.tell_unidentified(MOST_TOLD);
+        }
+    }
 }
 
 /// Keeps the metrics. Ends with the process.
@@ -132,14 +156,15 @@ async fn report(auditor: Auditor, metrics: Arc<Metrics>, drained: Arc<AtomicU64>
     let (Some(spool), Some(counts)) = (auditor.spool(), auditor.counts()) else { return };
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut bodies, mut dropped, mut refused) = (0, 0, 0);
+    let (mut bodies, mut dropped, mut refused, mut summarised) = (0, 0, 0, 0);
     loop {
         tick.tick().await;
-        let now = (counts.bodies_lost(), counts.dropped(), counts.refused());
+        let now = (counts.bodies_lost(), counts.dropped(), counts.refused(), counts.summarised());
         metrics.audit_bodies_lost().add(now.0 - bodies);
         metrics.audit_dropped().add(now.1 - dropped);
         metrics.audit_refused().add(now.2 - refused);
-        (bodies, dropped, refused) = now;
+        metrics.audit_summarised().add(now.3 - summarised);
+        (bodies, dropped, refused, summarised) = now;
         metrics.audit_spool_bytes().set(i64::try_from(spool.size()).unwrap_or(i64::MAX));
         let behind = counts.recorded().saturating_sub(drained.load(Ordering::Relaxed));
         metrics.audit_backlog().set(i64::try_from(behind).unwrap_or(i64::MAX));

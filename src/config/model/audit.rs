@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Period, Size};
+use super::units::{Period, Rate, Size};
 
 /// What is recorded of decisions and actions. Changes need a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,9 @@ pub struct Audit {
     pub on_full: OnFull,
     /// Where events wait for the store.
     pub spool: Spool,
+    /// What ends before it is known who asks: bad and missing credentials, unknown paths. So many have events of their own;
+    /// the others are counted, and events tell how many they were.
+    pub unidentified: Unidentified,
     /// How long events stay in the store.
     pub retention: Retention,
     /// Fields that are masked before an event is recorded.
@@ -42,6 +45,7 @@ impl Default for Audit {
             durability: Durability::Process,
             on_full: OnFull::Refuse,
             spool: Spool::default(),
+            unidentified: Unidentified::default(),
             retention: Retention::default(),
             mask: Vec::new(),
             max_body: Size::from_kib(64),
@@ -86,6 +90,25 @@ pub struct Spool {
 impl Default for Spool {
     fn default() -> Self {
         Self { path: None, max_size: Size::from_mib(1024), segment_size: Size::from_mib(8) }
+    }
+}
+
+/// How many requests that end before it is known who asks have events of their own, in each process. The others are told
+/// by tenant, route, outcome and cause, in one event each second that says how many there were and since when. While the spool is more
+/// than half full all are, once a minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Unidentified {
+    /// So many per time.
+    pub rate: Rate,
+    /// So many at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+}
+
+impl Default for Unidentified {
+    fn default() -> Self {
+        Self { rate: Rate::per_second(50), burst: 500 }
     }
 }
 

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use audit::{Audit, Durability, MaskedField, OnFull, Retention, Spool};
+pub use audit::{Audit, Durability, MaskedField, OnFull, Retention, Spool, Unidentified};
 pub use identity::{
     Algorithm, Anonymous, ApiKeys, ClaimRule, ClaimTest, DefaultRole, FailedAttempts, Identity, Issuer,
     IssuerKind, Jwks, KeyFile, Loopback, OnStale, Revocations, RoleMapping, RoleName, Scalar,

@@ -88,6 +88,11 @@ impl Rate {
         Self { count: if count == 0 { 1 } else { count }, unit: RateUnit::Minute }
     }
 
+    /// So many per second; `count` of 0 is taken as 1.
+    pub const fn per_second(count: u64) -> Self {
+        Self { count: if count == 0 { 1 } else { count }, unit: RateUnit::Second }
+    }
+
     /// How many are granted per [`Rate::per`]. Never 0.
     pub const fn count(self) -> u64 {
         self.count

@@ -397,3 +397,25 @@ proptest! {
         let _ = loaded.diagnostics.to_string();
     }
 }
+
+#[test]
+fn what_only_the_gateway_sets_is_a_warning_where_a_document_is_looked_at() {
+    let text = BASE.replace("http://127.0.0.1:9001/mcp", "http://${env:TOLLGATE_DEMO}/mcp");
+    expect(&text, "unresolved-reference", "\"http://${env", &["`TOLLGATE_DEMO`", "does not exist"]);
+    let sources = SystemSources::new(|_: &str| None)
+        .with_stand_in(Some(("TOLLGATE_DEMO", "127.0.0.1:9100".to_owned())));
+    let loaded = load(text.as_bytes(), "exported.yaml", &sources, hooks());
+    let found = only(&loaded, "set-by-gateway");
+    assert_eq!((found.line, found.column), place(&text, "\"http://${env"));
+    let shown = found.to_string();
+    for word in ["`TOLLGATE_DEMO`", "127.0.0.1:9100", "servers[0].http.targets[0]", "help: "] {
+        assert!(shown.contains(word), "`{word}` is missing in\n{shown}");
+    }
+    assert!(loaded.validated.is_some(), "{}", loaded.diagnostics);
+    // Any other variable is an error still, and one that is set is what it is set to.
+    let other = load(text.replace("_DEMO", "_DEMOS").as_bytes(), "x", &sources, hooks());
+    assert_eq!(only(&other, "unresolved-reference").severity, Severity::Error);
+    let set = SystemSources::new(|_: &str| Some("127.0.0.1:1".to_owned()))
+        .with_stand_in(Some(("TOLLGATE_DEMO", "127.0.0.1:9100".to_owned())));
+    assert!(load(text.as_bytes(), "x", &set, hooks()).diagnostics.is_empty());
+}

@@ -622,3 +622,35 @@ fn what_is_recorded_of_bodies_has_bounds_and_can_be_recorded() {
         &["from `1B` to `64KiB`", "mask: [request_body, response_body]"],
     );
 }
+
+#[test]
+fn what_is_coarse_is_kept_as_long_as_what_it_is_made_of() {
+    let with = |lines: &str| format!("{BASE}{lines}");
+    let refused = with("store:\n  retention: { usage_hour_days: 7 }\n");
+    expect(
+        &refused,
+        "contradiction",
+        "7 }",
+        &["store.retention.usage_hour_days", "hours would stay for 7 days", "14", "at least", "at most 7"],
+    );
+    let refused = with(
+        "audit: { retention: { usage_minute_days: 0 } }\nstore: { retention: { usage_hour_days: 400 } }\n",
+    );
+    expect(&refused, "contradiction", "400 }", &["for ever", "`0`, which is for ever"]);
+    let refused = with("store: { retention: { health_days: 13 } }\n");
+    expect(&refused, "contradiction", "13 }", &["store.retention.health_days", "health_minute_days"]);
+    for good in [
+        "store: { retention: { usage_hour_days: 14, health_days: 14 } }\n",
+        "store: { retention: { usage_hour_days: 0, health_days: 0 } }\naudit: { retention: { usage_minute_days: 0 } }\n",
+        "store: { retention: { usage_hour_days: 3 } }\naudit: { retention: { usage_minute_days: 3 } }\n",
+    ] {
+        let loaded = load_text(&with(good));
+        assert!(!loaded.diagnostics.iter().any(|d| d.code == "contradiction"), "{good}");
+    }
+}
+
+#[test]
+fn what_strangers_may_have_recorded_is_a_rate_and_at_least_one_at_once() {
+    expect(&format!("{BASE}audit: {{ unidentified: {{ burst: 0 }} }}\n"), "out-of-range", "0 }", &["burst"]);
+    expect(&format!("{BASE}audit: {{ unidentified: {{ rate: 50 }} }}\n"), "wrong-type", "50 }", &["50/m"]);
+}

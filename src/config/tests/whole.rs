@@ -226,3 +226,42 @@ fn the_reference_page_has_every_key() {
         assert!(page.contains(&format!("\n| `{key}` |")), "top-level key {key}");
     }
 }
+
+/// People put secrets where none belong; the log tells where something changed, and no value.
+#[test]
+fn places_of_changes_have_no_values() {
+    let text = |secret: &str| {
+        format!(
+            "version: 1
+servers:
+  - name: weather
+    http: {{ targets: [\"http://127.0.0.1:9001/mcp-{secret}\"] }}
+    timeouts: {{ request: {}0s }}
+routes:
+  - {{ name: weather, servers: [weather], policy: p, scopes: [\"{secret}\"], audiences: [\"https://x.example/{secret}\"] }}
+policies:
+  - {{ name: p, rules: [ {{ allow: {{ tools: [\"{secret}\"] }}, when: 'method == \"{secret}\"' }} ] }}
+identity:
+  loopback: {{ role: developer }}
+",
+            secret.len()
+        )
+    };
+    let (old, new) = (valid(&text("hunter2")), valid(&text("correct-horse")));
+    let changes = diff(&old, &new);
+    let said: String = changes.iter().map(|change| format!("{change}\n")).collect();
+    assert!(said.contains("hunter2") && said.contains("correct-horse"), "to readers of documents: {said}");
+    let places: Vec<String> = changes.iter().map(Change::place).collect();
+    assert!(places.len() >= 5, "{places:?}");
+    for place in &places {
+        assert!(!place.contains("hunter2") && !place.contains("horse") && !place.contains("13"), "{place}");
+    }
+    assert!(places.contains(&"server weather: http.targets changed".to_owned()), "{places:?}");
+    let more = BASE.replace(
+        "servers:\n",
+        "servers:\n  - { name: two, http: { targets: [\"http://127.0.0.1:1/mcp\"] } }\n",
+    );
+    let added: Vec<String> = diff(&valid(BASE), &valid(&more)).iter().map(Change::place).collect();
+    assert_eq!(added, ["server two: added"]);
+    assert!(!serde_json::to_string(&changes).unwrap().contains("place"), "it is for the log");
+}

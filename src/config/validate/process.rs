@@ -19,6 +19,7 @@ pub(super) fn validate(context: &mut Context<'_>) {
     store(context);
     telemetry(context);
     audit(context);
+    retention(context);
     let kept = context.document.samples.retention;
     context.period(Path::of("samples").key("retention"), kept, Period::from_secs(60), YEAR);
 }
@@ -86,6 +87,38 @@ fn audit(context: &mut Context<'_>) {
             .hint("to record no bodies at all: `mask: [request_body, response_body]`");
     }
     context.period(base.key("checkpoint_every"), audit.checkpoint_every, Period::from_secs(60), DAY);
+}
+
+/// What is coarser is made of what is finer, and is asked for when that is gone: it must not go first.
+fn retention(context: &mut Context<'_>) {
+    let (audit, store) = (&context.document.audit.retention, context.document.store.retention);
+    let minutes = [
+        (
+            "usage_hour_days",
+            store.usage_hour_days,
+            "audit.retention.usage_minute_days",
+            audit.usage_minute_days,
+        ),
+        ("health_days", store.health_days, "store.retention.health_minute_days", store.health_minute_days),
+    ];
+    for (key, hours, finer, minutes) in minutes {
+        // Zero is for ever.
+        if hours == 0 || (minutes != 0 && minutes <= hours) {
+            continue;
+        }
+        let kept = if minutes == 0 { "for ever".to_owned() } else { format!("{minutes} days") };
+        context
+            .error(
+                "contradiction",
+                &Path::of("store").key("retention").key(key),
+                format!("hours would stay for {hours} days, and the minutes that they are made of {kept}"),
+            )
+            .expected(match minutes {
+                0 => "`0`, which is for ever".to_owned(),
+                _ => format!("at least `{finer}`, {minutes}, or `0` for ever"),
+            })
+            .hint(format!("or set `{finer}` to at most {hours}"));
+    }
 }
 
 fn store(context: &mut Context<'_>) {

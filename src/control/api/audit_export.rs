@@ -1,7 +1,6 @@
 //! The audit log on its way out, and what is erased of it.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json as Answer};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,10 +24,14 @@ use crate::control::extract::{Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::permission::{Permission, holds};
 use crate::control::problem::{FieldError, Problem};
+use crate::control::shares::Shares;
 use crate::store::{AuditFilter, ExportFormat, ExportSink, export};
 
-/// Exports at once, of all callers.
+/// Exports at once, of all tenants and of one. Each holds a connection of the store for as long as it takes.
 const MAX_EXPORTS: usize = 4;
+const SHARE: u32 = 1;
+/// When to come again, in seconds.
+const AGAIN: u64 = 30;
 /// Pieces that wait for a slow reader.
 const PIECES: usize = 2;
 /// The longest that a reader may take for one piece.
@@ -41,12 +44,8 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
 }
 
 /// Bounds exports.
-pub(in crate::control) struct Exports(Arc<Semaphore>);
-
-impl Default for Exports {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_EXPORTS)))
-    }
+pub(super) fn shares() -> Shares {
+    Shares::new("exports of the audit log", MAX_EXPORTS, SHARE, AGAIN)
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -84,6 +83,7 @@ struct Ask {
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/audit/export", tag = "audit", params(Path, Ask),
     responses((status = 200, description = "Events, in the order of their chains.", content_type = "application/jsonl", body = String),
         (status = 409, description = "The audit is off here, so there is no key to sign with."),
+        (status = 429, description = "The tenant has an export under way, or as many as can be are."),
         (status = 503, description = "The key to sign with cannot be opened.")))]
 async fn export_audit(
     State(api): State<Api>,
@@ -110,8 +110,7 @@ async fn export_audit(
         },
     )?;
     let key = api.audit_key()?.clone();
-    let permit = api.exports().0.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::too_many("too many exports are under way", 30))?;
+    let place = api.exports().place(&tenant).await?;
     let bodies = holds(&actor, Permission::AuditBodies);
     let store = api.store()?.clone();
     // What cannot be reached is better said before the first byte.
@@ -136,7 +135,7 @@ async fn export_audit(
             // The body breaks off, so that nobody takes it for a whole one.
             let _ = sender.try_send(Err(io::Error::other("the export ended early")));
         }
-        drop(permit);
+        drop(place);
     });
     let pieces = futures::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|piece| (piece, receiver))

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -42,6 +42,7 @@ use super::authn::Authenticator;
 use super::events::{Hub, Topic};
 use super::fleet::Fleet;
 use super::problem::Problem;
+use super::shares::Shares;
 use super::size;
 use super::state::ControlState;
 use super::throttle::Throttle;
@@ -63,14 +64,14 @@ struct Inner {
     events: Arc<Hub>,
     audit_is_followed: bool,
     readers: events::Readers,
-    exports: audit_export::Exports,
+    exports: Shares,
     max_body: usize,
     large_bodies: Semaphore,
     audit_key: Option<Arc<SigningKey>>,
     store: Option<Store>,
     publisher: Option<Publisher>,
     canaries: Option<Canaries>,
-    questions: Arc<Semaphore>,
+    questions: Shares,
     fleet: Option<Fleet>,
 }
 
@@ -84,14 +85,14 @@ impl Api {
             events: config.events.clone(),
             audit_is_followed: config.audit_is_followed,
             readers: events::Readers::default(),
-            exports: audit_export::Exports::default(),
+            exports: audit_export::shares(),
             max_body: config.limits.body,
             large_bodies: Semaphore::new(size::AT_ONCE),
             audit_key: config.audit_key.clone(),
             store: config.store.clone(),
             publisher: config.publisher.clone(),
             canaries: config.canaries.clone(),
-            questions: Arc::new(Semaphore::new(questions::AT_ONCE)),
+            questions: questions::shares(),
             fleet: config.fleet.clone(),
         }))
     }
@@ -100,6 +101,17 @@ impl Api {
     pub(super) fn store(&self) -> Result<&Store, Problem> {
         let missing = || Problem::unavailable("no_store", "this process has no store");
         self.0.store.as_ref().ok_or_else(missing)
+    }
+
+    /// Whether there is a tenant: as the store has it where documents come from there, or else as this process serves it.
+    pub(super) async fn has_tenant(&self, tenant: &TenantId) -> Result<bool, Problem> {
+        if *tenant == TenantId::default() {
+            return Ok(true);
+        }
+        match &self.0.publisher {
+            Some(_) => Ok(self.store()?.platform().find_tenant(tenant).await?.is_some()),
+            None => Ok(self.0.state.revisions().iter().any(|served| served.tenant == tenant.as_str())),
+        }
     }
 
     /// What exports of the audit are signed with.
@@ -118,7 +130,8 @@ impl Api {
         &self.0.large_bodies
     }
 
-    fn exports(&self) -> &audit_export::Exports {
+    /// Places for exports.
+    fn exports(&self) -> &Shares {
         &self.0.exports
     }
 
@@ -152,9 +165,9 @@ impl Api {
             .ok_or_else(|| Problem::unavailable("no_store", "this process has no canaries"))
     }
 
-    /// A place among the questions that are worked on.
-    fn question(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.0.questions.clone().try_acquire_owned().map_err(|_| questions::busy())
+    /// Places for questions.
+    fn questions(&self) -> &Shares {
+        &self.0.questions
     }
 
     pub(super) async fn authenticate(&self, headers: &HeaderMap, ip: IpAddr) -> Result<Arc<Actor>, Problem> {

@@ -2,8 +2,8 @@
 //! allows over every request there could be (proof).
 //!
 //! Both compile the document apart from everything that is served and run on threads for blocking work, [`AT_ONCE`] at a
-//! time in a process; whoever comes when that many run is told to come again. A question whose caller has gone away is
-//! worked through all the same, and keeps its place until it is done.
+//! time in a process and [`SHARE`] of one tenant; others wait in line for a moment, and are then told to come again. A
+//! question whose caller has gone away is worked through all the same, and keeps its place until it is done.
 
 use axum::extract::State;
 use axum::{Extension, Json as Answer};
@@ -19,12 +19,14 @@ use crate::base::{Scope, TenantId};
 use crate::control::extract::Json;
 use crate::control::gate::Gated as _;
 use crate::control::problem::{FieldError, Problem};
+use crate::control::shares::Shares;
 use crate::insight::proof::{self, Gate};
 use crate::insight::whatif;
 use crate::snapshot::Snapshot;
 
-/// Questions that are worked on at the same time.
-pub(super) const AT_ONCE: usize = 2;
+/// Questions that are worked on at the same time, of all tenants and of one.
+const AT_ONCE: usize = 2;
+const SHARE: u32 = 1;
 /// When to come again, in seconds.
 const AGAIN: u64 = 5;
 /// Hours of recorded requests at most.
@@ -95,7 +97,7 @@ enum Question {
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/whatif", tag = "questions", params(Path),
     request_body = WhatifQuestion,
     responses((status = 200, description = "What would change.", body = Value),
-        (status = 429, description = "As many questions as can be are being worked on.")))]
+        (status = 429, description = "A question of the tenant is being worked on, or as many as can be are.")))]
 async fn ask_whatif(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -106,7 +108,7 @@ async fn ask_whatif(
         return Err(Problem::invalid([FieldError::new("/hours", format!("from 1 to {MAX_HOURS}"))]));
     }
     let most = listed(ask.max_changes, "/max_changes")?;
-    let place = api.question()?;
+    let place = api.questions().place(&tenant).await?;
     let candidate = api.publisher()?.trial(&tenant, ask.document.as_bytes()).await?;
     let baseline = match ask.baseline {
         Baseline::Head => Some(head(&api, &tenant).await?),
@@ -141,7 +143,7 @@ async fn ask_whatif(
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/prove", tag = "questions", params(Path),
     request_body = ProofQuestion,
     responses((status = 200, description = "Classes of requests, by route.", body = Value),
-        (status = 429, description = "As many questions as can be are being worked on.")))]
+        (status = 429, description = "A question of the tenant is being worked on, or as many as can be are.")))]
 async fn ask_proof(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -167,7 +169,7 @@ async fn ask_proof(
             return Err(Problem::invalid([FieldError::new("/tools", "only `who_can_call` is about tools")]));
         }
     };
-    let place = api.question()?;
+    let place = api.questions().place(&tenant).await?;
     let publisher = api.publisher()?;
     let asked = match (ask.document, ask.revision) {
         (Some(document), _) => publisher.trial(&tenant, document.as_bytes()).await?,
@@ -233,7 +235,7 @@ fn listed(asked: Option<usize>, pointer: &str) -> Result<usize, Problem> {
     }
 }
 
-/// What is told to whoever comes when all places are taken.
-pub(super) fn busy() -> Problem {
-    Problem::too_many("as many questions as can be are being worked on", AGAIN)
+/// Bounds questions.
+pub(super) fn shares() -> Shares {
+    Shares::new("questions", AT_ONCE, SHARE, AGAIN)
 }

@@ -50,10 +50,17 @@ const POSTGRES: &str = "
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = current_schema()::regnamespace
      ORDER BY c.relname, a.attnum";
 
+/// Events are in three tables on SQLite; a backup has what they mean, by the key that they have on PostgreSQL.
 const SQLITE: &str = "
-    SELECT t.name AS relation, c.name AS attribute, c.type AS kind, c.pk AS key
-      FROM sqlite_schema t, pragma_table_info(t.name) c
-     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY t.name, c.cid";
+    SELECT t.name AS relation, c.name AS attribute, c.type AS kind,
+           CASE WHEN t.type = 'table' THEN c.pk ELSE coalesce(k.key + 1, 0) END AS key
+      FROM sqlite_schema t
+      JOIN pragma_table_info(t.name) c
+      LEFT JOIN json_each('[\"tenant\",\"class\",\"writer\",\"sequence\"]') k ON k.value = c.name
+     WHERE (t.type = 'table' AND t.name NOT LIKE 'sqlite_%'
+            AND t.name NOT IN ('audit_event_rows', 'audit_event_chains', 'audit_event_tenants'))
+        OR (t.type = 'view' AND t.name = 'audit_events')
+     ORDER BY t.name, c.cid";
 
 /// The tables that a backup has, each after those it refers to.
 pub(super) async fn list(tx: &mut Tx) -> Result<Vec<Table>, StoreError> {
@@ -188,7 +195,11 @@ impl Table {
             })
             .collect();
         let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
-        format!("SELECT {array}({}){cast} FROM {}{order}", values.join(", "), self.quoted())
+        let from = match (engine, self.name.as_str()) {
+            (Engine::Sqlite, "audit_events") => "audit_events_by_chain".to_owned(),
+            _ => self.quoted(),
+        };
+        format!("SELECT {array}({}){cast} FROM {from}{order}", values.join(", "))
     }
 
     /// Writes the rows of a JSON array of arrays, whose values are those of `columns`.

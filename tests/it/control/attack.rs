@@ -201,6 +201,54 @@ async fn a_foreign_tenant_looks_like_none() {
     }
 }
 
+/// Whatever makes something in a tenant: 404 that names it, and nothing is made. `gone` was one.
+#[tokio::test]
+async fn nothing_is_made_in_a_tenant_that_is_not_there() {
+    let database = Database::fresh();
+    let folder = Folder::new();
+    let settings = StoreSettings::at(&database.url(), folder.path());
+    for plane in [furnished().await, furnish(Plane::on(settings, folder).await).await] {
+        let operator = "tg_default_super_admin";
+        let gone = plane.ask(operator, "DELETE /api/v1/tenants/b", &[("if-match", "*")], None).await;
+        assert_eq!(gone.status, 200, "{}", gone.json());
+        for tenant in ["nobody", "b"] {
+            let before = plane.everything_of(tenant).await;
+            let mut tries = 0;
+            for (line, operation) in operations(tenant) {
+                let makes = line.starts_with("PUT ") || line.starts_with("POST ");
+                if operation.target != Target::Tenant || !makes || operation.id == "erase_audit" {
+                    continue;
+                }
+                for condition in ["if-match", "if-none-match"] {
+                    let tried = plane.ask(operator, &line, &[(condition, "*")], body(operation.id)).await;
+                    assert_eq!(tried.status, 404, "{line}");
+                    let problem = tried.json();
+                    assert_eq!(problem["code"], "no_tenant", "{line}: {problem}");
+                    let named = problem["detail"].as_str().unwrap().contains(&format!("`{tenant}`"));
+                    assert!(named, "{line}: {problem}");
+                }
+                tries += 1;
+            }
+            assert!(tries >= 20, "{tries} operations make something");
+            assert_eq!(plane.everything_of(tenant).await, before, "nothing was made");
+        }
+        let own = |a: &tollgate::control::trail::Action| a.status == 404 && a.tenant.is_some();
+        assert!(!plane.ledger.0.lock().iter().any(own), "no log is made by naming it");
+        // What is left of the one that was taken out.
+        let left = plane.ask(operator, "GET /api/v1/tenants/b/users/weather", &[], None).await;
+        assert_eq!(left.status, 200);
+        let line = "DELETE /api/v1/tenants/b/users/weather";
+        assert!(plane.ask(operator, line, &[("if-match", "*")], None).await.status.is_success());
+        let line = "DELETE /api/v1/tenants/b/secrets/weather";
+        assert!(plane.ask(operator, line, &[("if-match", "*")], None).await.status.is_success());
+        let erase = "POST /api/v1/tenants/b/audit/erase";
+        assert!(plane.ask(operator, erase, &[], body("erase_audit")).await.status.is_success());
+        // And whoever runs the platform still makes things where there is a tenant.
+        let line = "PUT /api/v1/tenants/a/users/bob";
+        assert_eq!(plane.ask(operator, line, &[("if-none-match", "*")], body("put_user")).await.status, 201);
+    }
+}
+
 #[tokio::test]
 async fn every_role_may_what_the_table_says() {
     let plane = furnished().await;

@@ -230,6 +230,9 @@ impl Plane {
     pub async fn on(settings: StoreSettings, folder: Folder) -> Self {
         let store = Store::open(settings, Clock::default(), Arc::new(|_| None)).unwrap();
         store.prepare().await.unwrap();
+        for tenant in ["a", "b"] {
+            store.platform().put_tenant(&TenantId::new(tenant), tenant).await.unwrap();
+        }
         let ledger = Arc::new(Kept::default());
         let at_home = Arc::new(AtHome::default());
         let publisher = Publisher::new(store.clone(), Arc::new(Rules));
@@ -270,6 +273,23 @@ impl Plane {
         body: Option<&[u8]>,
         kind: &str,
     ) -> Answer {
+        let (parts, body) = self.begin(key, line, headers, body, kind).await.into_parts();
+        // A stream of events has no end to wait for.
+        let stream = parts.headers.get("content-type").is_some_and(|v| v == "text/event-stream");
+        #[allow(clippy::disallowed_methods, reason = "bounded")]
+        let body = if stream { Vec::new() } else { to_bytes(body, 16 << 20).await.unwrap().to_vec() };
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The same, with a body that nobody has read yet.
+    pub async fn begin(
+        &self,
+        key: &str,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+        kind: &str,
+    ) -> axum::response::Response {
         let (method, path) = line.split_once(' ').expect("method and path");
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         request = request.header("authorization", format!("Bearer {key}"));
@@ -281,13 +301,7 @@ impl Plane {
         }
         let mut request = request.body(Body::from(body.unwrap_or_default().to_vec())).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        // A stream of events has no end to wait for.
-        let stream = parts.headers.get("content-type").is_some_and(|v| v == "text/event-stream");
-        #[allow(clippy::disallowed_methods, reason = "bounded")]
-        let body = if stream { Vec::new() } else { to_bytes(body, 16 << 20).await.unwrap().to_vec() };
-        Answer { status: parts.status, headers: parts.headers, body }
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     /// Everything that the store has of a tenant's configuration, to compare.

@@ -372,11 +372,12 @@ async fn the_database_says_how_large_it_is(fixture: Fixture) {
         (platform.database_tables().await.unwrap(), platform.database_indexes().await.unwrap());
     if fixture.store.engine() == Engine::Sqlite {
         // The library that comes with the program can tell where its bytes are.
-        let audit = tables.iter().find(|t| t.name == "audit_events").expect("every table is listed");
+        let audit = tables.iter().find(|t| t.name == "audit_event_rows").expect("every table is listed");
         assert!(audit.table_bytes > Some(0) && audit.index_bytes > Some(0), "{audit:?}");
         assert!(audit.rows_estimated.is_none() && audit.partitions == 0, "{audit:?}");
-        let index = indexes.iter().find(|i| i.name == "audit_events_time").expect("every index is listed");
-        assert_eq!((index.table_name.as_str(), index.scans), ("audit_events", None));
+        let index =
+            indexes.iter().find(|i| i.name == "audit_event_rows_time").expect("every index is listed");
+        assert_eq!((index.table_name.as_str(), index.scans), ("audit_event_rows", None));
         let sum = |all: &[Option<i64>]| all.iter().flatten().sum::<i64>();
         let of_tables = sum(&tables.iter().flat_map(|t| [t.table_bytes, t.index_bytes]).collect::<Vec<_>>());
         let of_indexes = sum(&indexes.iter().map(|i| i.bytes).collect::<Vec<_>>());

@@ -1,0 +1,1 @@
+-- PostgreSQL has partitions, and its own way of keeping rows.
