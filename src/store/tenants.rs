@@ -64,6 +64,20 @@ impl Platform<'_> {
         Ok(row)
     }
 
+    /// One tenant.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn find_tenant(&self, tenant: &TenantId) -> Result<Option<Tenant>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            optional as Tenant,
+            "SELECT tenant, display_name, created_at, updated_at FROM tenants WHERE tenant = $1",
+            tenant.as_str()
+        )
+    }
+
     /// Whether a tenant is there: `default` always is, and before there is a platform document nobody says who else.
     ///
     /// # Errors

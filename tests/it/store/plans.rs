@@ -84,7 +84,7 @@ async fn queries(store: &Store, rows: u64) -> Vec<(&'static str, Duration)> {
         ("documents that moved", median(async || platform.head_revisions(moved, page).await).await),
         ("secrets of a tenant", median(async || scope.secrets(Some("s1"), page).await).await),
         ("tenants by name", median(async || platform.tenants(Some("t5"), page).await).await),
-        ("one tenant", median(async || platform.knows_tenant(&acme).await).await),
+        ("one tenant", median(async || platform.find_tenant(&acme).await).await),
         ("who serves a tenant", median(async || scope.served_revisions().await).await),
         ("who serves the platform", median(async || platform.served_revisions(&Scope::Platform).await).await),
         ("what is refused", median(async || platform.refusals().await).await),
