@@ -91,7 +91,7 @@ fn exported(key: &AuditKey, chains: &[Events], lines: &[String], first: usize) -
             exporter.event(&stored, true, &mut out);
         }
     }
-    exporter.finish(key, 9, &mut out);
+    exporter.finish(key, 1000, &mut out);
     out
 }
 
