@@ -16,12 +16,13 @@ bootstrap: ## Install what building needs
 	@scripts/bootstrap.sh build
 
 .PHONY: build
-build: bootstrap ## Build the release binary
+build: bootstrap ## Build the optimized binary, for use and for measuring
 	$(CARGO) build --locked --release
 
+# The build that `make test` makes anyway: the optimized one takes several times as long, and a first look needs none of it.
 .PHONY: run
-run: build ## Start the gateway with its embedded default and a demo MCP server
-	$(TARGET_DIR)/release/tollgate serve $(ARGS)
+run: test-binaries ## Start the gateway with its embedded default and a demo MCP server (not optimized; see build)
+	$(TARGET_DIR)/debug/tollgate serve $(ARGS)
 
 .PHONY: test-tools
 test-tools:
@@ -191,5 +192,5 @@ prove-dataplane-hostile: test-tools build ## Hostile input against the release b
 	TOLLGATE=$(TARGET_DIR)/release/tollgate tests/hostile/run.py
 
 .PHONY: prove-dataplane-rules
-prove-dataplane-rules: bootstrap ## Break each rule once: a test must notice
+prove-dataplane-rules: test-binaries ## Break each rule once: a test must notice
 	CARGO="$(CARGO)" tests/mutants/run.py $(ARGS)

@@ -7,9 +7,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use tollgate::audit::usage::Sketch;
 use tollgate::audit::{
-    Allowance, AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, MAX_BODY, Mask, OnFull,
-    Position, Range, Settings, Spool, Stored, WriterId, render, verify,
+    Allowance, AuditKey, Auditor, Chain, ChainId, Class, Durability, Event, Exporter, MAX_BODY, Mask, Merged,
+    OnFull, Position, Range, Settings, Spool, Stored, WriterId, render, verify,
 };
 use tollgate::base::Clock;
 
@@ -97,6 +98,32 @@ fn record(c: &mut Criterion) {
     });
 }
 
+/// A question about latency over a thousand rows: their sketches together, and the same one by one.
+fn latency(c: &mut Criterion) {
+    let rows: Vec<Vec<u8>> = (0..1000u64)
+        .map(|row| {
+            let mut sketch = Sketch::new();
+            (0..30).for_each(|call| sketch.add_us(100 * ((row * 31 + call * 7919) % 100_000)));
+            sketch.to_bytes()
+        })
+        .collect();
+    c.bench_function("audit/latency_of_1000_rows", |b| {
+        b.iter(|| {
+            let mut all = Merged::default();
+            rows.iter().for_each(|row| all.add(black_box(row)));
+            black_box(all.finish().quantile_ms(0.99))
+        });
+    });
+    c.bench_function("audit/latency_of_1000_rows_one_by_one", |b| {
+        b.iter(|| {
+            let mut all = Sketch::new();
+            let read = rows.iter().filter_map(|row| Sketch::from_bytes(black_box(row)));
+            read.for_each(|sketch| all.merge(&sketch));
+            black_box(all.quantile_ms(0.99))
+        });
+    });
+}
+
 fn million(_: &mut Criterion) {
     let key = AuditKey::ephemeral();
     let id = ChainId { tenant: "default".to_owned(), writer: WriterId::fresh(), class: Class::Data };
@@ -132,6 +159,6 @@ fn million(_: &mut Criterion) {
 criterion_group! {
     name = audit;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = record, million
+    targets = record, latency, million
 }
 criterion_main!(audit);

@@ -55,6 +55,17 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The data folder is another process's.
+    #[error(
+        "data_dir {path}: process {process} runs on it; `tollgate upgrade` takes its place, and another gateway needs a \
+         folder of its own (--data-dir)"
+    )]
+    Occupied {
+        /// Which folder.
+        path: PathBuf,
+        /// Its id.
+        process: String,
+    },
     /// The sealing keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyFileError),

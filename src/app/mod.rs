@@ -26,6 +26,7 @@ mod keys;
 mod listeners;
 mod live;
 mod metrics;
+mod occupied;
 mod options;
 mod parts;
 mod preview;

@@ -17,6 +17,7 @@ use crate::app::error::StartError;
 use crate::app::internal::{self, Internal};
 use crate::app::keys::Keys;
 use crate::app::listeners::{Held, Operators, Sockets};
+use crate::app::occupied::Occupied;
 use crate::app::options::{Options, Role};
 use crate::app::reload::{Loader, Places, Reloader};
 use crate::app::runtimes::Runtimes;
@@ -54,6 +55,8 @@ pub struct Process {
     auditor: Auditor,
     audit: Option<audit::Running>,
     runtimes: Runtimes,
+    /// After all that uses the folder. A successor has it in a task.
+    _occupied: Option<Occupied>,
 }
 
 impl Process {
@@ -81,7 +84,16 @@ impl Process {
         can_be(options.role, document.document())?;
         make_data_dir(&document.document().data_dir)?;
 
+        let data_dir = document.document().data_dir.clone();
+        let occupied = match &options.inherited {
+            Some(_) => None,
+            None => Some(Occupied::new(&data_dir)?),
+        };
+
         let runtimes = Runtimes::start(&document.document().runtime)?;
+        if occupied.is_none() {
+            runtimes.control(Occupied::later(data_dir));
+        }
         let state = state::state(document.document(), &clock);
         // Sockets before anything is announced.
         let sockets = Sockets::open(&document, options.inherited, options.role)?;
@@ -198,6 +210,7 @@ impl Process {
             auditor: core.audit,
             audit,
             runtimes,
+            _occupied: occupied,
         })
     }
 

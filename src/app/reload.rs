@@ -131,10 +131,12 @@ pub fn hooks() -> Hooks<'static> {
 /// Sections that differ and that a running process does not take up.
 fn read_at_start(old: &model::Document, new: &model::Document) -> Vec<&'static str> {
     let sections = [
+        ("audit", old.audit != new.audit),
         ("data_dir", old.data_dir != new.data_dir),
         ("identity.failed_attempts", old.identity.failed_attempts != new.identity.failed_attempts),
         ("listeners", old.listeners != new.listeners),
         ("runtime", old.runtime != new.runtime),
+        ("samples", old.samples != new.samples),
         ("sessions", old.sessions != new.sessions),
         ("source", old.source != new.source),
         ("store", old.store != new.store),

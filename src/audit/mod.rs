@@ -27,7 +27,7 @@
 //! | `chain`, `statement`, `key` | links, checkpoints and manifests, signatures |
 //! | `export`, `table`, `verify` | JSON lines with a signed manifest, CSV and CEF, and the proof |
 //! | `names` | what events are searched and counted by |
-//! | `usage` | counts and latency sketches by minute |
+//! | `usage`, `merged` | counts and latency sketches by minute, and many of them together |
 //! | `unidentified` | what strangers cause, told in numbers |
 
 mod auditor;
@@ -38,6 +38,7 @@ mod group;
 mod key;
 mod latency;
 mod leftover;
+mod merged;
 mod missing;
 mod names;
 mod payload;
@@ -58,6 +59,7 @@ pub use export::{Exporter, Range, Stored};
 pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
 pub use leftover::{Leftover, leftovers, size_of};
+pub use merged::Merged;
 pub use names::{Keys, Names};
 pub use payload::{BODIES, render};
 pub use redact::{redact, whole_characters};

@@ -63,11 +63,20 @@ pub enum Finding {
         line: u64,
     },
     /// There is no end.
-    #[error("the export does not end with a signed manifest: it was cut, or is no export; {0}")]
+    #[error("{}", no_end(.0))]
     NoEnd(NotSigned),
     /// What was given as `--since` is no checkpoint of the trusted key.
     #[error("--since: {0}")]
     Since(String),
+}
+
+fn no_end(why: &NotSigned) -> String {
+    match why {
+        NotSigned::Key(_) => format!(
+            "the manifest is {why}: either the export is not from that installation, or --key is another one's"
+        ),
+        _ => format!("the export does not end with a signed manifest: it was cut, or is no export; {why}"),
+    }
 }
 
 /// What was proved.
@@ -385,6 +394,13 @@ fn note_since(
     };
     if checkpoint.tenant != manifest.tenant {
         return Err(wrong("it is another tenant's".to_owned()));
+    }
+    if manifest.time_us < checkpoint.time_us {
+        return Err(wrong(
+            "the export was made before the checkpoint, and can say nothing of it: make another export, or give an \
+             earlier checkpoint"
+                .to_owned(),
+        ));
     }
     // The store must still have it, or a later one: checkpoints are numbered without gaps.
     match &manifest.checkpoint {

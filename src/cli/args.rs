@@ -182,6 +182,7 @@ pub(super) struct ServeArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// Configuration file. Without it: the embedded default.
+    #[arg(env = "TOLLGATE_CONFIG")]
     pub(super) config: Option<PathBuf>,
     /// How findings are printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]

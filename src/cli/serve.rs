@@ -12,6 +12,11 @@ use crate::config::model::{Log, LogFormat};
 use crate::telemetry::log::{Format, Log as LogSetup, LogConfig};
 use crate::telemetry::{Counter, Output};
 
+/// The route of the embedded default.
+const DEMO: &str = "demo";
+/// Addresses that are listed at most.
+const LISTED: usize = 5;
+
 pub(super) fn run(args: &ServeArgs, upgrade: bool) -> Result<bool, String> {
     let document = || match &args.config {
         Some(path) => Document::File(path.clone()),
@@ -82,8 +87,12 @@ fn start_log(log: &Log) -> Result<crate::telemetry::log::LogHandle, String> {
 
 /// What a newcomer needs next.
 fn welcome(process: &Process) -> String {
-    let Some((name, url)) = process.routes().into_iter().next() else { return String::new() };
     let admin: SocketAddr = process.admin_address();
+    let routes = process.routes();
+    let [(name, url)] = &routes[..] else { return of_documents(&routes, admin) };
+    if name != DEMO {
+        return of_documents(&routes, admin);
+    }
     format!(
         r#"
 Tollgate is running with its embedded default: a demo MCP server behind one route, for this machine only.
@@ -105,4 +114,43 @@ Your own servers: write a configuration (conf/minimal.yaml is one), then `tollga
 
 "#
     )
+}
+
+/// The same once the documents in the store are somebody's own.
+fn of_documents(routes: &[(String, String)], admin: SocketAddr) -> String {
+    let mut text = match routes.len() {
+        0 => "\nTollgate is running on its embedded store, whose documents have no route.\n\n".to_owned(),
+        1 => "\nTollgate is running on its embedded store, with one route.\n\n".to_owned(),
+        n => format!("\nTollgate is running on its embedded store, with {n} routes.\n\n"),
+    };
+    for (_, url) in routes.iter().take(LISTED) {
+        text += &format!("  MCP endpoint   {url}\n");
+    }
+    if routes.len() > LISTED {
+        text += &format!("                 and {} more\n", routes.len() - LISTED);
+    }
+    text + &format!(
+        "  metrics        http://{admin}/metrics\n  readiness      http://{admin}/readyz\n\n`tollgate status` says which \
+         revisions are served. Ctrl-C ends this.\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_documents_are_not_called_a_demo() {
+        let route = |n: usize| (format!("r{n}"), format!("http://127.0.0.1:8080/r{n}"));
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9090));
+        let routes: Vec<_> = (0..7).map(route).collect();
+        let text = of_documents(&routes, admin);
+        assert!(
+            text.contains("7 routes") && text.contains("8080/r4\n") && text.contains("and 2 more"),
+            "{text}"
+        );
+        assert!(!text.contains("demo") && !text.contains("r5"), "{text}");
+        assert!(of_documents(&routes[..1], admin).contains("one route"));
+        assert!(of_documents(&[], admin).contains("no route"));
+    }
 }

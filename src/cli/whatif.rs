@@ -19,7 +19,14 @@ pub(super) fn run(args: &WhatifArgs) -> Result<bool, String> {
     };
     let samples = whatif::read(&text).map_err(|e| format!("{path}: {e}"))?;
     if samples.is_empty() {
-        return Err(format!("{path} holds no requests"));
+        return Err(match &args.samples {
+            Some(_) => format!("{path} holds no requests"),
+            None => format!(
+                "the store holds no requests of the last {} hours of tenant {}: sampling may be off (`samples`), or nobody \
+                 called; --samples FILE takes them from a file",
+                args.hours, args.tenant
+            ),
+        });
     }
     let candidate = compiled(Some(&args.candidate))?;
     let baseline = args.baseline.as_ref().map(|path| compiled(Some(path))).transpose()?;
@@ -51,12 +58,12 @@ fn stored(args: &WhatifArgs) -> Result<String, String> {
 
 fn print(report: &Report) {
     println!(
-        "{} samples for {} requests: {} unchanged, {} undecided, {} kinds of change",
-        report.samples,
-        report.requests,
+        "{} for {}: {} unchanged, {} undecided, {}",
+        counted(report.samples, "sample", "samples"),
+        counted(report.requests, "request", "requests"),
         report.unchanged,
         report.undecided,
-        report.changes.len()
+        counted(report.changes.len() as u64, "kind of change", "kinds of change")
     );
     if report.thinned {
         println!("the sample is thinned: limits saw fewer requests than there were");
@@ -65,7 +72,8 @@ fn print(report: &Report) {
         println!("compared with what was recorded (no --baseline)");
     }
     for change in &report.changes {
-        println!("{}  {} ({} requests)", change.change, change.method, change.requests);
+        let requests = counted(change.requests, "request", "requests");
+        println!("{}  {} ({requests})", change.change, change.method);
         println!("    before  {}", fate(&change.before));
         println!("    after   {}", fate(&change.after));
         change.examples.iter().for_each(print_example);
@@ -80,6 +88,10 @@ fn print(report: &Report) {
         println!("  {} × recorded {}, baseline {}", one.samples, fate(&one.recorded), fate(&one.baseline));
         one.examples.iter().take(1).for_each(print_example);
     }
+}
+
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn fate(fate: &Fate) -> String {

@@ -125,7 +125,15 @@ pub struct Documents {
 /// # Errors
 /// As [`canonical`], or a tenant without a usable name or with a document that is no map.
 pub fn split(bytes: &[u8]) -> Result<Documents, Diagnostics> {
-    let root = read(bytes, "document")?;
+    split_file(bytes, "document")
+}
+
+/// The same of a file of this name, as findings tell it.
+///
+/// # Errors
+/// As [`split`].
+pub fn split_file(bytes: &[u8], file: &str) -> Result<Documents, Diagnostics> {
+    let root = read(bytes, file)?;
     let mut findings = Findings::default();
     let mut tenants = BTreeMap::new();
     let own: Vec<Entry> = root
@@ -170,7 +178,7 @@ pub fn split(bytes: &[u8]) -> Result<Documents, Diagnostics> {
     }
     if findings.has_errors() {
         let text = String::from_utf8_lossy(bytes);
-        return Err(findings.into_diagnostics(&Source::new("document", &text)));
+        return Err(findings.into_diagnostics(&Source::new(file, &text)));
     }
     let mut entries = vec![version()];
     if !platform.is_empty() {

@@ -181,7 +181,9 @@ impl<'a> Source<'a> {
 /// Blanks what follows a key that usually holds a secret, for text that could not be parsed.
 fn hide_by_name(line: &str) -> String {
     for key in ["bearer:", "password:", "secret:", "token:", "value:"] {
-        let Some(start) = line.find(key) else { continue };
+        // Not the name of a secret, as in `${secret:name}`.
+        let named = |at: &usize| !line[..*at].ends_with("${");
+        let Some(start) = line.match_indices(key).map(|(at, _)| at).find(named) else { continue };
         let (kept, rest) = line.split_at(start + key.len());
         let value = rest.trim().trim_start_matches(['"', '\'']);
         if !value.is_empty() && !value.starts_with("${") && !value.starts_with('{') && !value.starts_with('#')
@@ -190,4 +192,23 @@ fn hide_by_name(line: &str) -> String {
         }
     }
     line.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hide_by_name;
+
+    #[test]
+    fn a_value_is_hidden_and_a_name_is_not() {
+        for kept in [
+            "bearer: ${secret:weather-token}",
+            "  credential: { bearer: \"${secret:t}\" }",
+            "token: ${env:T}",
+            "secret: # none",
+        ] {
+            assert_eq!(hide_by_name(kept), kept);
+        }
+        assert_eq!(hide_by_name("bearer: abc"), "bearer: [redacted]");
+        assert_eq!(hide_by_name("x: ${secret:n}, secret: abc"), "x: ${secret:n}, secret: [redacted]");
+    }
 }

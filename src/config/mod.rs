@@ -41,7 +41,7 @@ mod validate;
 mod validated;
 mod yaml;
 
-pub use canonical::{Canonical, Documents, canonical, split};
+pub use canonical::{Canonical, Documents, canonical, split, split_file};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::{Change, diff, diff_documents, drift};
 pub use expand::{MAX_REFERENCED_FILE, SourceError, Sources};

@@ -12,6 +12,7 @@
 //!   catches up when it is back. If the head does not compile, the one on disk does.
 //! - While the store is away nothing changes. Errors are logged when they begin and when they end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::source::cache::Cache;
 use crate::source::canary::Holder;
 use crate::source::secrets;
 use crate::source::stored::{SecretValues, Serve, Stored};
-use crate::store::{Channel, Listener, Notification, Page, Store, StoreError};
+use crate::store::{Channel, Listener, Notification, Page, SecretsMark, Store, StoreError};
 
 /// Documents that are fetched at once.
 const BATCH: u32 = 200;
@@ -46,6 +47,13 @@ pub struct Follower {
     seen: tokio::sync::Mutex<i64>,
     away: Mutex<Option<String>>,
     prepared: AtomicBool,
+    secrets: tokio::sync::Mutex<Option<KnownSecrets>>,
+}
+
+/// When the secrets that were compiled in had been set.
+struct KnownSecrets {
+    mark: SecretsMark,
+    of: BTreeMap<String, SecretsMark>,
 }
 
 /// Where the documents came from at the start.
@@ -101,6 +109,7 @@ impl Follower {
             seen: tokio::sync::Mutex::new(0),
             away: Mutex::new(None),
             prepared: AtomicBool::new(false),
+            secrets: tokio::sync::Mutex::default(),
         }
     }
 
@@ -183,10 +192,7 @@ impl Follower {
 
     /// Catches up once, and tells the log when the store goes and comes.
     pub async fn round(&self) {
-        let error = match self.catch_up().await {
-            Ok(()) => self.canaries.follow(&self.board).await.err(),
-            Err(error) => Some(error),
-        };
+        let error = self.look().await.err();
         let mut away = self.away.lock();
         match (&error, away.is_some()) {
             (Some(error), false) => tracing::error!(
@@ -198,6 +204,39 @@ impl Follower {
             _ => {}
         }
         *away = error.map(|e| e.to_string());
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        self.catch_up().await?;
+        self.canaries.follow(&self.board).await
+    }
+
+    /// Compiles again what names secrets of tenants whose secrets moved. A replica is told of that, but not of what
+    /// `tollgate secrets` does in another process beside an embedded store.
+    async fn catch_up_secrets(&self) -> Result<(), StoreError> {
+        let mut known = self.secrets.lock().await;
+        let platform = self.store.platform();
+        let mark = platform.secrets_mark().await?;
+        let before = match &mut *known {
+            Some(known) if known.mark == mark => return Ok(()),
+            // Nothing was compiled before this look.
+            None => {
+                *known = Some(KnownSecrets { mark, of: platform.secrets_marks().await? });
+                return Ok(());
+            }
+            Some(known) => {
+                known.mark = mark;
+                std::mem::replace(&mut known.of, platform.secrets_marks().await?)
+            }
+        };
+        let now = known.as_ref().map(|known| known.of.clone()).unwrap_or_default();
+        let moved = |document: &Stored| match &document.scope {
+            Scope::Tenant(id) => document.names_secrets() && before.get(id.as_str()) != now.get(id.as_str()),
+            Scope::Platform => false,
+        };
+        self.canaries.again(moved);
+        self.again(moved).await;
+        Ok(())
     }
 
     /// Waits for a reason to look again.
@@ -232,6 +271,7 @@ impl Follower {
     /// Fetches and takes what moved.
     async fn catch_up(&self) -> Result<(), StoreError> {
         self.prepare().await?;
+        self.catch_up_secrets().await?;
         let mut seen = self.seen.lock().await;
         loop {
             let found = self.store.platform().head_revisions(*seen, Page::of(BATCH)).await?;

@@ -4,6 +4,7 @@
 //! and chains, looked up once for a batch, and statements that are prepared once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::LazyLock;
 
 use sqlx::SqliteConnection;
@@ -32,8 +33,8 @@ pub(super) async fn insert(
     let mut numbers: HashMap<(&str, Class), Numbers, ahash::RandomState> = HashMap::default();
     for event in events {
         let chain = (&*event.keys.tenant, event.class);
-        if !numbers.contains_key(&chain) {
-            numbers.insert(chain, numbers_of(conn, writer, chain).await?);
+        if let Entry::Vacant(place) = numbers.entry(chain) {
+            place.insert(numbers_of(conn, writer, chain).await?);
         }
     }
     let mut rest = events;

@@ -3,6 +3,8 @@
 //! Values are sealed for their tenant and name ([`crate::base::envelope`]), so a row that is copied to another tenant does
 //! not open. Nothing here gives a value to anybody but [`TenantScope::secret`].
 
+use std::collections::BTreeMap;
+
 use sqlx::FromRow;
 
 use super::expect::{ATTEMPTS, Put, contended};
@@ -206,7 +208,34 @@ async fn locked(tx: &mut TenantTx, name: &str) -> Result<Option<SecretInfo>, Sto
     )
 }
 
+/// How many secrets there are, and when the last one was set: moves with every change, but for one that is removed while
+/// another is added in the same microsecond.
+pub type SecretsMark = (i64, Option<Time>);
+
 impl Platform<'_> {
+    /// Whether any secret was set or removed since.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn secrets_mark(&self) -> Result<SecretsMark, StoreError> {
+        let mut tx = self.read().await?;
+        q!(tx, one as SecretsMark, "SELECT count(*), max(updated_at) FROM secrets")
+    }
+
+    /// The same for each tenant that has any.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn secrets_marks(&self) -> Result<BTreeMap<String, SecretsMark>, StoreError> {
+        let mut tx = self.read().await?;
+        let rows = q!(
+            tx,
+            all as (String, i64, Option<Time>),
+            "SELECT tenant, count(*), max(updated_at) FROM secrets GROUP BY tenant ORDER BY tenant"
+        )?;
+        Ok(rows.into_iter().map(|(tenant, count, last)| (tenant, (count, last))).collect())
+    }
+
     /// Moves every sealed value to the master key that seals now. Returns how many were moved; may be called again if it
     /// was interrupted, and by several processes at once.
     ///

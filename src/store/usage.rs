@@ -9,6 +9,7 @@ use sqlx::FromRow;
 
 use super::tx::q;
 use super::{StoreError, TenantScope, Time};
+use crate::audit::Merged;
 use crate::audit::usage::Sketch;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -209,11 +210,9 @@ impl TenantScope<'_> {
         if rows.len() as i64 > MAX_SKETCHES {
             return Ok(None);
         }
-        let mut all = Sketch::new();
-        for sketch in rows.iter().filter_map(|bytes| Sketch::from_bytes(bytes)) {
-            all.merge(&sketch);
-        }
-        Ok(Some(all))
+        let mut all = Merged::default();
+        rows.iter().for_each(|bytes| all.add(bytes));
+        Ok(Some(all.finish()))
     }
 
     /// Those with the most calls in a time.

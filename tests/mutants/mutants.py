@@ -217,7 +217,11 @@ CANCELS = "let cancels = seen.era == Some(Era::Modern) || dispatch.sort == Sort:
 add(
     "modern-leave-answer",
     "MCP 2026-07-28 streamable HTTP §Cancellation: a client that leaves an answer cancels the call at the server.",
-    after(ANSWER, PLAN_END, "if BROKEN && seen.era == Some(Era::Modern) { plan.cancel_on_disconnect = false; }"),
+    after(
+        ANSWER,
+        "        let cancel_on_disconnect = seen.era == Some(Era::Modern) || dispatch.sort == Sort::Stream;",
+        "let cancel_on_disconnect = cancel_on_disconnect && !(BROKEN && seen.era == Some(Era::Modern));",
+    ),
     caught_by=(
         "relay::disconnect::a_modern_client_that_leaves_a_stream_cancels_the_call_at_the_server",
         "relay::disconnect::a_client_that_leaves_in_the_middle_of_a_json_answer_cancels_it_in_the_modern_era",

@@ -184,7 +184,11 @@ def build(scratch: Path, target: Path, suites: set[str]) -> dict[str, Path]:
     command = shlex.split(os.environ.get("CARGO", "cargo")) + ["test", "--locked", "--no-run"]
     command += ["--message-format=json-render-diagnostics"]
     command += [word for suite in sorted(suites) for word in (["--lib"] if suite == "lib" else ["--test", suite])]
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
+    # Tests that run the program run the real one, which is no mutant.
+    program = target / "debug" / "tollgate"
+    if not program.is_file():
+        raise Failed(f"{program} is not there: cargo build --workspace --bins")
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_BIN_EXE_tollgate": str(program)}
     process = subprocess.Popen(
         command, cwd=scratch, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::args::ApiArgs;
 use super::client::{Call, Client, Failure};
-use super::{connect, read};
+use super::connect;
+use super::file::{own, read};
 use crate::canary::Share;
-use crate::config;
 use crate::config::model::Period;
 
 /// How often `status --watch` asks.
@@ -227,9 +227,11 @@ fn call<'a>(
 
 async fn begin(client: &Client, path: &str, start: &StartArgs) -> Result<ExitCode, Failure> {
     let document = match &start.file {
-        Some(file) => Some(own(&read(file)?, &start.at.tenant)?),
+        Some(file) => Some(own(&read(file)?, file, &start.at.tenant)?),
         None => None,
     };
+    let verbatim = document.as_ref().is_none_or(|part| part.verbatim);
+    let document = document.map(|part| String::from_utf8_lossy(&part.bytes).into_owned());
     let seconds = |period: Period| period.get().as_secs();
     let body = json!({
         "document": document,
@@ -245,19 +247,10 @@ async fn begin(client: &Client, path: &str, start: &StartArgs) -> Result<ExitCod
         "deadline_seconds": seconds(start.deadline),
         "auto_promote": start.auto_promote,
     });
-    let call = call(Method::POST, path, &start.reason, Some(body), start.if_revision);
+    let call = Call { verbatim, ..call(Method::POST, path, &start.reason, Some(body), start.if_revision) };
     let shown: Shown = client.json(call).await?;
     show(&shown);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The document of one tenant in a whole configuration.
-fn own(bytes: &[u8], tenant: &str) -> Result<String, Failure> {
-    let documents = config::split(bytes).map_err(|d| Failure::Other(d.to_string()))?;
-    let found = documents.tenants.into_iter().find(|(name, _)| name.as_str() == tenant);
-    let (_, document) =
-        found.ok_or_else(|| Failure::Other(format!("the file has no document of the tenant {tenant}")))?;
-    Ok(String::from_utf8_lossy(document.as_bytes()).into_owned())
 }
 
 async fn status(client: &Client, path: &str, watch: bool) -> Result<ExitCode, Failure> {

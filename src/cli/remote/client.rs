@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Conflict(String),
     /// There is nothing at the address.
     Missing(String),
+    /// A file is wrong, as findings tell it.
+    Findings(String),
     /// Anything else.
     Other(String),
 }
@@ -31,13 +33,22 @@ impl Failure {
         match self {
             Self::Conflict(text) => Self::Conflict(format!("{what}: {text}")),
             Self::Missing(text) => Self::Missing(format!("{what}: {text}")),
+            Self::Findings(text) => Self::Findings(text),
             Self::Other(text) => Self::Other(format!("{what}: {text}")),
+        }
+    }
+
+    /// What it means that there is nothing at the address.
+    pub(super) fn missing(self, what: &str) -> Self {
+        match self {
+            Self::Missing(_) => Self::Missing(what.to_owned()),
+            other => other,
         }
     }
 
     pub(super) fn into_text(self) -> String {
         match self {
-            Self::Conflict(text) | Self::Missing(text) | Self::Other(text) => text,
+            Self::Conflict(text) | Self::Missing(text) | Self::Findings(text) | Self::Other(text) => text,
         }
     }
 }
@@ -87,7 +98,8 @@ impl Client {
             (None, _) => {
                 let path = args.data_dir.join(TOKEN_FILE);
                 // That none was left there is for the gateway to say; that it cannot be read is not.
-                if path.exists() { Some(read_token(&path)?) } else { None }
+                let found = path.try_exists().map_err(|e| format!("{}: {e}", path.display()))?;
+                if found { Some(read_token(&path)?) } else { None }
             }
         };
         let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
@@ -133,6 +145,7 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
+        let verbatim = call.verbatim;
         if let Some((kind, body)) = call.body {
             request = request.header("content-type", kind).body(body);
         }
@@ -143,7 +156,7 @@ impl Client {
         }
         let bytes = response.bytes().await.unwrap_or_default();
         let problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
-        let text = problem.render(status, self.token.is_some());
+        let text = problem.render(status, self.token.is_some(), verbatim);
         Err(match status {
             StatusCode::PRECONDITION_FAILED => Failure::Conflict(text),
             StatusCode::NOT_FOUND => Failure::Missing(text),
@@ -168,17 +181,26 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<(&'static str, Vec<u8>)>,
     /// How long the call itself waits.
     pub(super) patience: Duration,
+    /// Whether the document in the body is as whoever wrote it knows it. If not, lines and columns in it would mislead.
+    pub(super) verbatim: bool,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, headers: Vec::new(), body: None, patience: Duration::ZERO }
+        Self {
+            method: Method::GET,
+            path,
+            headers: Vec::new(),
+            body: None,
+            patience: Duration::ZERO,
+            verbatim: true,
+        }
     }
 }
 
 impl Problem {
     /// In the form of compiler messages: what is wrong, then each place.
-    fn render(&self, status: StatusCode, with_token: bool) -> String {
+    fn render(&self, status: StatusCode, with_token: bool, verbatim: bool) -> String {
         let mut text = match (self.detail.is_empty(), self.title.is_empty()) {
             (false, _) => self.detail.clone(),
             (true, false) => self.title.clone(),
@@ -195,11 +217,18 @@ impl Problem {
         }
         for error in &self.errors {
             let place = match (error.line, error.column) {
-                (Some(line), Some(column)) => format!("{line}:{column} "),
-                (Some(line), None) => format!("{line} "),
+                (Some(line), Some(column)) if verbatim => format!("{line}:{column} "),
+                (Some(line), None) if verbatim => format!("{line} "),
                 _ => String::new(),
             };
-            text += &format!("\n  {place}{}: {}", error.pointer, error.detail);
+            // What is about no field is about all of it.
+            let place = match (place.trim_end(), error.pointer.as_str()) {
+                ("", "") => String::new(),
+                (place, "") => format!("{place}: "),
+                ("", pointer) => format!("{pointer}: "),
+                (place, pointer) => format!("{place} {pointer}: "),
+            };
+            text += &format!("\n  {place}{}", error.detail);
             if let Some(expected) = &error.expected {
                 text += &format!("\n    expected {expected}");
             }
@@ -244,14 +273,16 @@ mod tests {
         let problem: Problem = serde_json::from_str(
             r#"{"title":"Unprocessable Content","detail":"the document has errors","code":"invalid","errors":[
                 {"pointer":"/routes/0/server","line":4,"column":7,"detail":"unknown key","expected":"one of `servers`"},
-                {"pointer":"/limits","detail":"too many"}]}"#,
+                {"pointer":"/limits","detail":"too many"},{"detail":"all of it"}]}"#,
         )
         .unwrap();
         assert_eq!(
-            problem.render(StatusCode::UNPROCESSABLE_ENTITY, true),
+            problem.render(StatusCode::UNPROCESSABLE_ENTITY, true, true),
             "the document has errors (invalid)\n  4:7 /routes/0/server: unknown key\n    expected one of `servers`\n  \
-             /limits: too many"
+             /limits: too many\n  all of it"
         );
+        let rewritten = problem.render(StatusCode::UNPROCESSABLE_ENTITY, true, false);
+        assert!(rewritten.contains("\n  /routes/0/server: unknown key\n"), "{rewritten}");
     }
 
     #[test]
@@ -278,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_refused_token_says_what_to_do() {
-        let text = Problem::default().render(StatusCode::UNAUTHORIZED, false);
+        let text = Problem::default().render(StatusCode::UNAUTHORIZED, false, true);
         assert!(text.contains("TOLLGATE_TOKEN"), "{text}");
     }
 }

@@ -5,8 +5,9 @@ mod canary;
 mod client;
 mod database;
 mod diff;
+mod file;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,8 +19,7 @@ use tokio::time::Instant;
 pub(super) use args::{ApiArgs, Remote};
 use args::{ApplyArgs, PublishArgs, ScopeArgs};
 use client::{Call, Client, Failure};
-
-use crate::config;
+use file::Part;
 
 /// The head was not at the expected revision.
 const CONFLICT: u8 = 3;
@@ -85,6 +85,11 @@ pub(super) fn run(command: &Remote) -> ExitCode {
             eprintln!("error: {text}");
             ExitCode::from(CONFLICT)
         }
+        // As the compiler of configurations says it.
+        Err(Failure::Findings(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
         Err(failure) => fail(&failure.into_text()),
     }
 }
@@ -128,10 +133,17 @@ async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
         Remote::Canary(args) => canary::run(args).await,
         Remote::Diff { from, to, with, scope } => diff::run(from, *to, *with, scope).await,
         Remote::Drift { file, api } => drift(file, api).await,
-        Remote::Export { scope } => print(scope, "document").await,
+        Remote::Export { scope } => print(scope, "document")
+            .await
+            .map_err(|e| e.missing(&format!("{} has no document", scope_of(scope)))),
         Remote::History { limit, scope } => history(*limit, scope).await,
-        Remote::Rollback { revision, how, scope } => rollback(*revision, how, scope).await,
-        Remote::Show { revision, scope } => print(scope, &format!("revisions/{revision}")).await,
+        Remote::Rollback { revision, how, scope } => {
+            rollback(*revision, how, scope).await.map_err(|e| e.missing(&no_revision(scope, *revision)))
+        }
+        Remote::Show { revision, scope } => {
+            let shown = print(scope, &format!("revisions/{revision}")).await;
+            shown.map_err(|e| e.missing(&no_revision(scope, *revision)))
+        }
         Remote::Status { database: true, api } => database::run(api).await,
         Remote::Status { database: false, api } => status(api).await,
     }
@@ -149,30 +161,35 @@ fn address(scope: &str, rest: &str) -> String {
     }
 }
 
+fn no_revision(scope: &ScopeArgs, revision: i64) -> String {
+    format!("{} has no revision {revision}; `tollgate history` lists what there is", scope_of(scope))
+}
+
 fn scope_of(args: &ScopeArgs) -> &str {
     if args.platform { "platform" } else { &args.tenant }
 }
 
 async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
-    let bytes = read(&args.file)?;
-    let mut parts: Vec<(String, Vec<u8>)> = match (&args.tenant, args.platform) {
-        (Some(tenant), _) => vec![(tenant.clone(), bytes)],
-        (None, true) => vec![("platform".to_owned(), bytes)],
-        (None, false) => split(&bytes)?,
+    let bytes = file::read(&args.file)?;
+    let one = |scope: &str, bytes| vec![Part { scope: scope.to_owned(), bytes, verbatim: true }];
+    let mut parts = match (&args.tenant, args.platform) {
+        (Some(tenant), _) => one(tenant, bytes),
+        (None, true) => one("platform", bytes),
+        (None, false) => file::split(&bytes, &args.file)?,
     };
     if parts.len() != 1 && args.how.if_revision.is_some() {
-        let names: Vec<&str> = parts.iter().map(|(scope, _)| scope.as_str()).collect();
+        let names: Vec<&str> = parts.iter().map(|part| part.scope.as_str()).collect();
         return Err(Failure::Other(format!(
             "--if-revision is about one document, and the file has several ({}); use --tenant or --platform",
             names.join(", ")
         )));
     }
     let client = connect(&args.api)?;
-    let scopes: Vec<String> = parts.iter().map(|(scope, _)| scope.clone()).collect();
+    let scopes: Vec<String> = parts.iter().map(|part| part.scope.clone()).collect();
     let published = match parts.len() {
         1 => {
-            let (scope, bytes) = parts.remove(0);
-            vec![publish(&client, &scope, bytes, args).await.map_err(|failure| failure.about(&scope))?]
+            let (part, scope) = (parts.remove(0), &scopes[0]);
+            vec![publish(&client, part, args).await.map_err(|failure| failure.about(scope))?]
         }
         _ => publish_all(&client, parts, args).await?,
     };
@@ -191,34 +208,25 @@ async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-async fn publish(
-    client: &Client,
-    scope: &str,
-    bytes: Vec<u8>,
-    args: &ApplyArgs,
-) -> Result<Published, Failure> {
+async fn publish(client: &Client, part: Part, args: &ApplyArgs) -> Result<Published, Failure> {
+    let Part { scope, bytes, verbatim } = part;
     let query = if args.dry_run { "?dry_run=true" } else { "" };
-    let path = address(scope, &format!("document{query}"));
+    let path = address(&scope, &format!("document{query}"));
     let mut headers = conditions(&args.how);
     if args.how.if_revision.is_none() && !args.dry_run {
         // Whatever there is, but it has to be said.
-        let there = client.exists(&address(scope, "document")).await?;
+        let there = client.exists(&address(&scope, "document")).await?;
         headers.push((if there { "if-match" } else { "if-none-match" }, "*".to_owned()));
     }
-    let call =
-        Call { method: Method::PUT, headers, body: Some(("application/yaml", bytes)), ..Call::get(&path) };
-    client.json(call).await
+    let body = Some(("application/yaml", bytes));
+    client.json(Call { method: Method::PUT, headers, body, verbatim, ..Call::get(&path) }).await
 }
 
 /// Several documents at once: all or none.
-async fn publish_all(
-    client: &Client,
-    parts: Vec<(String, Vec<u8>)>,
-    args: &ApplyArgs,
-) -> Result<Vec<Published>, Failure> {
-    let document = |(scope, bytes): (String, Vec<u8>)| {
-        let scope = if scope == "platform" { "@platform".to_owned() } else { scope };
-        serde_json::json!({ "scope": scope, "document": String::from_utf8_lossy(&bytes) })
+async fn publish_all(client: &Client, parts: Vec<Part>, args: &ApplyArgs) -> Result<Vec<Published>, Failure> {
+    let document = |part: Part| {
+        let scope = if part.scope == "platform" { "@platform".to_owned() } else { part.scope };
+        serde_json::json!({ "scope": scope, "document": String::from_utf8_lossy(&part.bytes) })
     };
     let documents: Vec<serde_json::Value> = parts.into_iter().map(document).collect();
     let body = serde_json::json!({ "documents": documents }).to_string().into_bytes();
@@ -228,6 +236,7 @@ async fn publish_all(
         method: Method::POST,
         headers: conditions(&args.how),
         body: Some(("application/json", body)),
+        verbatim: false,
         ..Call::get(&path)
     };
     let done: Page<Published> = client.json(call).await?;
@@ -334,10 +343,11 @@ async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<
 async fn drift(file: &Path, api: &ApiArgs) -> Result<ExitCode, Failure> {
     let client = connect(api)?;
     let mut differs = false;
-    for (scope, bytes) in split(&read(file)?)? {
+    for Part { scope, bytes, verbatim } in file::split(&file::read(file)?, file)? {
         let path = address(&scope, "document?dry_run=true");
-        let call = Call { method: Method::PUT, body: Some(("application/yaml", bytes)), ..Call::get(&path) };
-        let would: Published = client.json(call).await?;
+        let body = Some(("application/yaml", bytes));
+        let call = Call { method: Method::PUT, body, verbatim, ..Call::get(&path) };
+        let would: Published = client.json(call).await.map_err(|failure| failure.about(&scope))?;
         if would.changed {
             differs = true;
             println!("{scope}: the file differs from revision {}", would.parent);
@@ -361,6 +371,9 @@ async fn history(limit: u32, args: &ScopeArgs) -> Result<ExitCode, Failure> {
     let client = connect(&args.api)?;
     let path = address(scope_of(args), &format!("revisions?limit={limit}"));
     let page: Page<Summary> = client.json(Call::get(&path)).await?;
+    if page.items.is_empty() {
+        return Err(Failure::Missing(format!("{} has no document, and never had one", scope_of(args))));
+    }
     print!("{}", table(&page.items));
     Ok(ExitCode::SUCCESS)
 }
@@ -397,6 +410,9 @@ async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
             None => break,
         }
     }
+    if scopes.is_empty() {
+        println!("there are no documents yet: `tollgate apply FILE` publishes some");
+    }
     if let Some(first) = scopes.first() {
         println!(
             "{} live {}",
@@ -410,38 +426,6 @@ async fn status(api: &ApiArgs) -> Result<ExitCode, Failure> {
     // Each is shown, also after one that has not converged.
     let behind = scopes.iter().filter(|scope| !show(scope)).count();
     Ok(if behind == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONVERGED) })
-}
-
-/// A whole configuration, taken apart: the platform's document if the file speaks of tenants, then those of tenants.
-fn split(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let documents = config::split(bytes).map_err(|d| Failure::Other(d.to_string()))?;
-    let mut parts = Vec::new();
-    if documents.platform != config::Canonical::empty() {
-        parts.push(("platform".to_owned(), documents.platform.as_bytes().to_vec()));
-    }
-    for (tenant, document) in documents.tenants {
-        parts.push((tenant.to_string(), document.as_bytes().to_vec()));
-    }
-    if parts.is_empty() {
-        return Err(Failure::Other("the file has no document: no servers, routes or tenants".to_owned()));
-    }
-    Ok(parts)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let limit = config::MAX_DOCUMENT as u64;
-    let failed = |e: std::io::Error| Failure::Other(format!("{}: {e}", file.display()));
-    let mut bytes = Vec::new();
-    let done = if file == Path::new("-") {
-        std::io::stdin().take(limit + 1).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(file).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes)
-    };
-    done.map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(Failure::Other(format!("{}: larger than {limit} bytes", file.display())));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -169,3 +169,37 @@ async fn what_is_told_of_a_document_never_holds_a_secrets_value() {
         publisher.trial(&tollgate::base::TenantId::default(), with("${secret:token}").as_bytes()).await;
     assert!(!format!("{:?}", trial.err()).contains("hunter2"));
 }
+
+/// `tollgate secrets` beside an embedded store is another process: nobody tells the gateway of it.
+#[tokio::test]
+async fn a_secret_that_another_process_sets_is_used() {
+    let folder = Folder::new();
+    let process = start(Document::Embedded, &folder).await;
+    let data = folder.path().join("data");
+    let set = |value: &str| {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["secrets", "set", "upstream", "--data-dir"])
+            .arg(&data)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), value.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    set("first");
+    let up = Upstream::modern().await;
+    let text = document("mine", &up.url())
+        .replace("health:", "era: modern, credential: { bearer: \"${secret:upstream}\" }, health:");
+    let publisher = process.publisher().unwrap().clone();
+    publish(&publisher, &text, Some(1)).await.unwrap();
+    let caller = Caller::new(process.mcp_address().expect("it has a data plane"), "/mcp/mine");
+    let authorized = async |by: &str| {
+        caller.ask(&caller.tool("t")).await.status() == 200
+            && up.calls().last().unwrap().header("authorization") == Some(&format!("Bearer {by}"))
+    };
+    eventually("it is served", async || authorized("first").await.then_some(())).await;
+    set("second");
+    eventually("the new one is used", async || authorized("second").await.then_some(())).await;
+    off_runtime(move || drop(process)).await;
+}

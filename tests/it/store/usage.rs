@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use tollgate::audit::usage::{Cell, Key, Metric, MetricKey};
+use tollgate::audit::usage::{Cell, Key, Metric, MetricKey, Sketch};
 use tollgate::audit::{Position, WriterId};
 use tollgate::store::{AuditBatch, Grain, Store, Time, UsageFilter};
 
 use super::{Fixture, each_engine, tenant};
 
-each_engine!(what_comes_late_is_added_and_not_put_in_place, each_hour_that_changed_is_made_once,);
+each_engine!(
+    what_comes_late_is_added_and_not_put_in_place,
+    each_hour_that_changed_is_made_once,
+    quantiles_of_many_rows_are_those_of_all_their_calls,
+);
 
 /// 2026-11-30T00:00:00Z.
 const DAY: u64 = 1_796_000_000 / 86_400 * 86_400;
@@ -119,4 +123,63 @@ async fn each_hour_that_changed_is_made_once(fixture: Fixture) {
     let made = round.await.expect("it ends").unwrap();
     assert_eq!(made, 150);
     busy.abort();
+}
+
+/// As many rows as one question may be about: each has its own sketch, and the answer is that of all calls together.
+async fn quantiles_of_many_rows_are_those_of_all_their_calls(fixture: Fixture) {
+    const ROWS: u64 = 10_000;
+    let store = &fixture.store;
+    let mut all = Sketch::new();
+    for batch in 0..10 {
+        let mut usage = Vec::new();
+        for row in 0..ROWS / 10 {
+            let mut cell = Cell { calls: 30, ..Cell::default() };
+            for call in 0..30 {
+                // From a tenth of a millisecond to ten seconds; some took no time at all.
+                let micros = 100 * ((row * 31 + call * 7919 + batch) % 100_000);
+                cell.sketch.add_us(micros);
+            }
+            all.merge(&cell.sketch);
+            let key = Key {
+                tenant: "a".into(),
+                minute_us: (DAY + batch * 60) * 1_000_000,
+                principal: format!("p{row}").into(),
+                route: "weather".into(),
+                server: "weather".into(),
+                tool: "forecast".into(),
+            };
+            usage.push((key, cell));
+        }
+        let batch = AuditBatch {
+            writer: WriterId::fresh(),
+            from: Position::default(),
+            to: Position { segment: 0, offset: 8 },
+            events: Vec::new(),
+            heads: Vec::new(),
+            usage,
+            metrics: Vec::new(),
+        };
+        store.platform().audit_write(&batch).await.unwrap();
+    }
+    let id = tenant("a");
+    let scope = store.tenant(&id);
+    let (from, to) = (time(DAY), time(DAY + HOUR));
+    for (rows, to) in [(1_000, time(DAY + 60)), (2_000, time(DAY + 120)), (ROWS, to)] {
+        let mut took = Vec::new();
+        for _ in 0..11 {
+            let began = std::time::Instant::now();
+            let found = scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap();
+            took.push(began.elapsed());
+            assert_eq!(found.unwrap().count() as u64, 30 * rows);
+        }
+        took.sort();
+        println!("usage/latency of {rows} rows on {:?}: median {:?}", store.engine(), took[5]);
+    }
+    let found = scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap().unwrap();
+    for share in [0.001, 0.5, 0.9, 0.95, 0.99, 0.999] {
+        assert_eq!(found.quantile_ms(share), all.quantile_ms(share), "{share}");
+    }
+    drain(store, "a", DAY, 1).await;
+    let more = scope.usage_latency(Grain::Minute, from, to, &UsageFilter::default()).await.unwrap();
+    assert!(more.is_none(), "a part of them would mislead");
 }

@@ -1,0 +1,93 @@
+//! Configuration files on their way to the API.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use super::client::Failure;
+use crate::config::{self, Diagnostics};
+
+/// A document out of a file.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// `platform` or a tenant.
+    pub(super) scope: String,
+    /// What is sent.
+    pub(super) bytes: Vec<u8>,
+    /// Whether these are the bytes of the file: then places in them are places there.
+    pub(super) verbatim: bool,
+}
+
+/// The bytes of a file, or of standard input if it is `-`.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let limit = config::MAX_DOCUMENT as u64;
+    let failed = |e: std::io::Error| Failure::Other(format!("{}: {e}", file.display()));
+    let mut bytes = Vec::new();
+    let done = if file == Path::new("-") {
+        std::io::stdin().take(limit + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes)
+    };
+    done.map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(Failure::Other(format!("{}: larger than {limit} bytes", file.display())));
+    }
+    Ok(bytes)
+}
+
+/// A whole configuration, taken apart: the platform's document if the file speaks of tenants, then those of tenants.
+pub(super) fn split(bytes: &[u8], file: &Path) -> Result<Vec<Part>, Failure> {
+    let wrong = |findings: Diagnostics| Failure::Findings(findings.to_string());
+    let name = file.display().to_string();
+    let documents = config::split_file(bytes, &name).map_err(wrong)?;
+    let whole = config::canonical(bytes).map_err(wrong)?;
+    let part = |scope: &str, document: &config::Canonical| {
+        let verbatim = *document == whole;
+        let bytes = if verbatim { bytes.to_vec() } else { document.as_bytes().to_vec() };
+        Part { scope: scope.to_owned(), bytes, verbatim }
+    };
+    let mut parts = Vec::new();
+    if documents.platform != config::Canonical::empty() {
+        parts.push(part("platform", &documents.platform));
+    }
+    parts.extend(documents.tenants.iter().map(|(tenant, document)| part(tenant.as_str(), document)));
+    if parts.is_empty() {
+        return Err(Failure::Other(format!("{name} has no document: no servers, routes or tenants")));
+    }
+    Ok(parts)
+}
+
+/// The document of one tenant in a whole configuration.
+pub(super) fn own(bytes: &[u8], file: &Path, tenant: &str) -> Result<Part, Failure> {
+    let found = split(bytes, file)?.into_iter().find(|part| part.scope == tenant);
+    found.ok_or_else(|| Failure::Other(format!("{} has no document of the tenant {tenant}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "version: 1\nroutes:\n  # kept\n  - { name: r, path: /r, server: s }\n";
+
+    #[test]
+    fn a_file_that_is_one_document_is_sent_as_it_is() {
+        let file = Path::new("a.yaml");
+        let parts = split(OWN.as_bytes(), file).unwrap();
+        assert_eq!(parts.len(), 1);
+        assert!(parts[0].verbatim && parts[0].bytes == OWN.as_bytes());
+        let several = format!("{OWN}tenants: [{{ name: acme, document: {{ servers: [] }} }}]\n");
+        let parts = split(several.as_bytes(), file).unwrap();
+        let scopes: Vec<&str> = parts.iter().map(|part| part.scope.as_str()).collect();
+        assert_eq!(scopes, ["platform", "acme", "default"]);
+        assert!(parts.iter().all(|part| !part.verbatim));
+        assert_eq!(own(several.as_bytes(), file, "acme").unwrap().scope, "acme");
+        let none = own(OWN.as_bytes(), file, "acme").unwrap_err().into_text();
+        assert_eq!(none, "a.yaml has no document of the tenant acme");
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_with_the_name_of_the_file() {
+        let told = split(b"routes: [\n", Path::new("conf/a.yaml")).unwrap_err();
+        let Failure::Findings(text) = &told else { panic!("{told:?}") };
+        assert!(text.starts_with("error[syntax]") && text.contains("conf/a.yaml:"), "{text}");
+    }
+}
