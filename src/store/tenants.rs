@@ -128,17 +128,4 @@ impl Platform<'_> {
             page.limit()
         )
     }
-
-    /// Forgets a tenant. Its revisions, audit and usage stay: they are history.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let removed = q!(tx, execute, "DELETE FROM tenants WHERE tenant = $1", tenant.as_str())?;
-        if removed == 0 {
-            return Err(StoreError::Missing(format!("tenant `{tenant}`")));
-        }
-        tx.commit().await
-    }
 }
