@@ -41,7 +41,8 @@ mod state;
 mod tasks;
 
 pub use audit::{
-    bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all, erase as audit_erase, signing_key,
+    Signed as SignedCheckpoints, bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all,
+    erase as audit_erase, horizon as audit_horizon, signing_key,
 };
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};

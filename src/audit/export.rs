@@ -86,6 +86,7 @@ impl Exporter {
             from: Mark::new(from.sequence, &from.link),
             to: Mark::new(from.sequence, &from.link),
             head: Some(Mark::new(head.sequence, &head.link)),
+            time_us: None,
         });
     }
 

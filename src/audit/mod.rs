@@ -39,6 +39,7 @@ mod key;
 mod latency;
 mod leftover;
 mod merged;
+mod missing;
 mod names;
 mod payload;
 mod redact;
@@ -66,7 +67,8 @@ pub use segment::{Position, WriterId};
 pub use settings::{Durability, Full, OnFull, Settings, SpoolError};
 pub use spool::{Credit, Most, Spool};
 pub use statement::{
-    ChainState, Checkpoint, CheckpointRef, Manifest, Mark, NotSigned, Statement, statement_hash,
+    ChainState, Checkpoint, CheckpointRef, Horizon, Manifest, Mark, NotSigned, Statement, horizon_of,
+    statement_hash,
 };
 pub use table::{Row, cef, csv, csv_header};
 pub use unidentified::Allowance;

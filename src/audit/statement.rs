@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::chain::{Hash, sha256};
+use super::event::Class;
 use super::key::{AuditKey, PublicKey};
 use super::unhex;
 
@@ -51,9 +52,48 @@ pub struct ChainState {
     /// In a manifest, the head, which lies behind `to` if the range ends earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<Mark>,
+    /// In a checkpoint, the time of the head, in microseconds since the Unix epoch. Older ones do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_us: Option<u64>,
 }
 
-/// All heads of a tenant's chains at one moment.
+/// What retention may have dropped: events before these times, in microseconds since the Unix epoch. 0: none.
+///
+/// Whoever signs knows it from the configuration, and not from the store: whoever has the store could say there that
+/// everything is old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Horizon {
+    /// Of the class `control`.
+    pub control_us: u64,
+    /// Of the class `data`.
+    pub data_us: u64,
+}
+
+impl Horizon {
+    /// Of one class.
+    pub fn of(&self, class: Class) -> u64 {
+        match class {
+            Class::Control => self.control_us,
+            Class::Data => self.data_us,
+        }
+    }
+
+    /// The later one of each: what was dropped once does not come back when events are kept longer.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { control_us: self.control_us.max(other.control_us), data_us: self.data_us.max(other.data_us) }
+    }
+
+    /// Checkpoints before this time go, but the last one of them: the earlier horizon of those classes that are dropped
+    /// at all. 0: none go.
+    pub fn of_checkpoints(&self) -> u64 {
+        let some = [self.control_us, self.data_us].into_iter().filter(|time| *time > 0);
+        some.min().unwrap_or(0)
+    }
+}
+
+/// The heads of a tenant's chains at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -65,7 +105,10 @@ pub struct Checkpoint {
     pub time_us: u64,
     /// Hash of the checkpoint before it.
     pub previous: Option<String>,
-    /// Every chain there is.
+    /// What may be missing. Checkpoints of before it was said have every chain that there ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<Horizon>,
+    /// Every chain there is, but those of which every event is gone and lies before the horizon.
     pub chains: Vec<ChainState>,
 }
 
@@ -91,7 +134,8 @@ pub struct Manifest {
     pub erased: u64,
     /// SHA-256 of every byte of the file before this line.
     pub digest: String,
-    /// Every chain the tenant has, also those without events in the file.
+    /// Every chain the tenant has, also those without events in the file, but for those that the last checkpoint may do
+    /// without.
     pub chains: Vec<ChainState>,
     /// The last checkpoint before the export.
     pub checkpoint: Option<CheckpointRef>,
@@ -169,6 +213,15 @@ impl Statement {
         }
         let statement = serde_json::from_str(inner).map_err(|_| NotSigned::Malformed)?;
         Ok((statement, hash_of(inner)))
+    }
+}
+
+/// What a signed line says may be missing, if it is a checkpoint that says so. The signature is not looked at.
+pub fn horizon_of(line: &str) -> Option<Horizon> {
+    let signed: Signed<'_> = serde_json::from_str(line).ok()?;
+    match serde_json::from_str(signed.statement.get()).ok()? {
+        Statement::Checkpoint(checkpoint) => checkpoint.horizon,
+        Statement::Manifest(_) => None,
     }
 }
 

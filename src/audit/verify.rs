@@ -8,9 +8,11 @@
 //! 3. counts fit; a range without an end reaches each chain's head;
 //! 4. every checkpoint in the file is signed, follows its predecessor, and names links that the chains really have;
 //! 5. with `since`: what that checkpoint, kept elsewhere, says of each chain is still there. A store that was rolled
-//!    back, or whose chain was written anew, cannot have it.
+//!    back, or whose chain was written anew, cannot have it;
+//! 6. what a checkpoint has and the file has not any more (a chain, the beginning of one, checkpoints before the first)
+//!    is so old that retention may have dropped it. How old that is, checkpoints state ([`super::Horizon`]).
 //!
-//! 1 finds whatever was done to the file; 2 to 5 what was done to the store before it was exported.
+//! 1 finds whatever was done to the file; 2 to 6 what was done to the store before it was exported.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Seek, SeekFrom};
@@ -22,6 +24,7 @@ use serde_json::value::RawValue;
 use super::chain::{Chain, ChainId, Hash, Head, commit};
 use super::export::chain_of;
 use super::key::PublicKey;
+use super::missing::Missing;
 use super::statement::{Checkpoint, Manifest, NotSigned, Statement};
 use super::{hex, unhex};
 
@@ -111,10 +114,10 @@ struct Line<'a> {
     omitted: Option<&'a str>,
 }
 
-struct Follow {
-    name: String,
+pub(super) struct Follow {
+    pub(super) name: String,
     chain: Chain,
-    from: Head,
+    pub(super) from: Head,
     to: (u64, Hash),
     /// Links that checkpoints name: sequence, link, number of the checkpoint.
     expected: Vec<(u64, Hash, u64)>,
@@ -133,10 +136,12 @@ pub fn verify<R: BufRead + Seek>(
 ) -> Result<Report, Finding> {
     let (manifest, end) = manifest(&mut file, trusted)?;
     let mut follows = follows(&manifest)?;
-    let checkpoints = note_checkpoints(&mut file, end, trusted, &manifest, &mut follows)?;
+    let mut missing = Missing::default();
+    let checkpoints = note_checkpoints(&mut file, end, trusted, &manifest, &mut follows, &mut missing)?;
     if let Some(since) = since {
-        note_since(since, trusted, &manifest, &mut follows)?;
+        note_since(since, trusted, &manifest, &mut follows, &mut missing)?;
     }
+    missing.excused(manifest.from_us)?;
     for follow in follows.values_mut() {
         follow.expected.sort_by_key(|e| e.0);
         follow.meet()?;
@@ -330,6 +335,7 @@ fn note_checkpoints<R: BufRead + Seek>(
     trusted: &[PublicKey],
     manifest: &Manifest,
     follows: &mut HashMap<ChainId, Follow>,
+    missing: &mut Missing,
 ) -> Result<u64, Finding> {
     let Some(named) = &manifest.checkpoint else { return Ok(0) };
     file.seek(SeekFrom::Start(0))?;
@@ -358,7 +364,10 @@ fn note_checkpoints<R: BufRead + Seek>(
         {
             return Err(wrong(number, "does not follow the one before it"));
         }
-        note(&checkpoint, manifest.to_us.is_some(), follows)?;
+        if last.is_none() {
+            missing.first(number, checkpoint.time_us);
+        }
+        note(&checkpoint, manifest.to_us.is_some(), follows, missing)?;
         last = Some((number, hash));
         count += 1;
     }
@@ -376,6 +385,7 @@ fn note_since(
     trusted: &[PublicKey],
     manifest: &Manifest,
     follows: &mut HashMap<ChainId, Follow>,
+    missing: &mut Missing,
 ) -> Result<(), Finding> {
     let wrong = |what: String| Finding::Since(what);
     let (statement, hash) = Statement::verify(since.trim(), trusted).map_err(|e| wrong(e.to_string()))?;
@@ -414,11 +424,17 @@ fn note_since(
             });
         }
     }
-    note(&checkpoint, false, follows)
+    note(&checkpoint, false, follows, missing)
 }
 
 /// Notes the heads that a checkpoint names. `open`: the export ends early, and may know less than the checkpoint.
-fn note(checkpoint: &Checkpoint, open: bool, follows: &mut HashMap<ChainId, Follow>) -> Result<(), Finding> {
+fn note(
+    checkpoint: &Checkpoint,
+    open: bool,
+    follows: &mut HashMap<ChainId, Follow>,
+    missing: &mut Missing,
+) -> Result<(), Finding> {
+    missing.states(checkpoint.horizon);
     for state in &checkpoint.chains {
         let name = format!("{}/{}", state.writer, state.class);
         let wrong = |what: String| Finding::Checkpoint { number: checkpoint.number, what };
@@ -427,8 +443,10 @@ fn note(checkpoint: &Checkpoint, open: bool, follows: &mut HashMap<ChainId, Foll
             return Err(wrong(format!("chain {name} has no link")));
         };
         let Some(follow) = follows.get_mut(&id) else {
-            return Err(wrong(format!("it has chain {name}, and the store has not: it was rolled back")));
+            missing.chain(id, name, state, checkpoint);
+            continue;
         };
+        missing.beginning(&id, follow, state, checkpoint.number);
         if open && state.to.sequence > follow.to.0 {
             continue;
         }

@@ -53,6 +53,7 @@ fn checkpoint(store: &[Rows], upto: usize, number: u64, previous: Option<&str>) 
         tenant: "acme".to_owned(),
         number,
         time_us: 1,
+        horizon: None,
         previous: previous.map(|line| hex(&super::super::statement::statement_hash(line).unwrap())),
         chains: store
             .iter()
@@ -68,6 +69,7 @@ fn checkpoint(store: &[Rows], upto: usize, number: u64, previous: Option<&str>) 
                     from: Mark::new(0, &c.id.genesis().link),
                     to: Mark::new(head.sequence, &head.link),
                     head: None,
+                    time_us: None,
                 }
             })
             .collect(),

@@ -28,7 +28,9 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
             let line = with(settings, async |store| {
                 let key = key(store, &document).await?;
                 let key = key.get().await.map_err(text)?;
-                app::checkpoint(store, key, &TenantId::new(tenant.as_str())).await.map_err(text)
+                let horizon = app::audit_horizon(&document.audit.retention, store.now());
+                let tenant = TenantId::new(tenant.as_str());
+                app::checkpoint(store, key, &tenant, horizon).await.map_err(text)
             })?;
             println!("{line}");
             Ok(true)

@@ -1,4 +1,4 @@
-//! Events on their way into the store: what the drainer writes, what is signed, erased and dropped.
+//! Events on their way into the store: what the drainer writes.
 //!
 //! A batch is one transaction: events, heads of their chains, usage, and how far the writer's spool is drained. The row of
 //! the writer is locked first and must be where the batch begins, so that a batch whose commit got lost on the way back is
@@ -14,7 +14,6 @@ use super::audit_read::{ChainRow, StoredChain};
 use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
-use crate::base::TenantId;
 
 /// One event on its way into the store.
 #[derive(Clone, Debug)]
@@ -57,12 +56,12 @@ pub struct AuditBatch {
 }
 
 impl Tx {
-    async fn insert_events(&mut self, writer: Uuid, events: &[NewEvent]) -> Result<(), StoreError> {
+    async fn insert_events(&mut self, writer: Uuid, events: &[&NewEvent]) -> Result<(), StoreError> {
         let started = std::time::Instant::now();
         let patience = self.patience();
         let done = match self.conn() {
             Conn::Postgres(conn) => {
-                let column = |f: fn(&NewEvent) -> &str| events.iter().map(f).collect::<Vec<&str>>();
+                let column = |f: fn(&NewEvent) -> &str| events.iter().map(|e| f(e)).collect::<Vec<&str>>();
                 let insert = sqlx::query(
                     "INSERT INTO audit_events (tenant, class, writer, sequence, time, commitment, link, salt, payload,
                                                principal, route, server, name, outcome)
@@ -168,22 +167,33 @@ impl Platform<'_> {
         if position(at) != batch.from {
             return Err(StoreError::Conflict { expected: signed(batch.from.offset), found: at.1 });
         }
-        tx.insert_events(writer, &batch.events).await?;
+        let (kept, late) = tx.audit_late(&batch.events).await?;
+        tx.insert_events(writer, &kept).await?;
         for (id, head) in &batch.heads {
+            // Behind what came too late the chain goes on as behind what was dropped.
+            let genesis = id.genesis();
+            let (begin, link) = late
+                .get(&(&*id.tenant, id.class))
+                .map_or((0, &genesis.link), |last| (last.sequence, &last.link));
             q!(
                 tx,
                 execute,
                 "INSERT INTO audit_heads (tenant, class, writer, sequence, link, time, from_sequence, from_link)
-                 VALUES ($1, $2, $3, $4, $5, $6, 0, $7)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                  ON CONFLICT (tenant, class, writer) DO UPDATE
-                    SET sequence = excluded.sequence, link = excluded.link, time = excluded.time",
+                    SET sequence = excluded.sequence, link = excluded.link, time = excluded.time,
+                        from_link = CASE WHEN excluded.from_sequence > audit_heads.from_sequence
+                                         THEN excluded.from_link ELSE audit_heads.from_link END,
+                        from_sequence = CASE WHEN excluded.from_sequence > audit_heads.from_sequence
+                                             THEN excluded.from_sequence ELSE audit_heads.from_sequence END",
                 &*id.tenant,
                 number(id.class),
                 writer,
                 signed(head.sequence),
                 &head.link[..],
                 Time::from_micros(signed(head.time_us)),
-                &id.genesis().link[..]
+                signed(begin),
+                &link[..]
             )?;
         }
         tx.write_usage(writer, &batch.usage).await?;
@@ -202,116 +212,7 @@ impl Platform<'_> {
         }
         tx.commit().await
     }
-
-    /// Tenants whose chains moved after their last checkpoint.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_unsigned(&self) -> Result<Vec<TenantId>, StoreError> {
-        let mut tx = self.read().await?;
-        let names = q!(
-            tx,
-            scalar_all as String,
-            "SELECT h.tenant FROM audit_heads h
-               LEFT JOIN (SELECT tenant, max(events) AS events FROM audit_checkpoints GROUP BY tenant) c
-                 ON c.tenant = h.tenant
-              GROUP BY h.tenant, c.events HAVING sum(h.sequence) > coalesce(c.events, 0) ORDER BY h.tenant"
-        )?;
-        Ok(names.into_iter().map(TenantId::new).collect())
-    }
-
-    /// Keeps a signed checkpoint over so many events. Another one of that number refuses it.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_checkpoint(
-        &self,
-        tenant: &TenantId,
-        number: u64,
-        events: u64,
-        statement: &str,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let now = tx.now();
-        q!(
-            tx,
-            execute,
-            "INSERT INTO audit_checkpoints (tenant, number, time, events, statement) VALUES ($1, $2, $3, $4, $5)",
-            tenant.as_str(),
-            signed(number),
-            now,
-            signed(events),
-            statement
-        )?;
-        tx.commit().await
-    }
-
-    /// Drops the events of a class that are older than the day of `before`. Chains go on from the last one dropped. Returns how
-    /// many events went, or on PostgreSQL partitions.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn audit_drop(&self, class: Class, before: Time) -> Result<u64, StoreError> {
-        let before = before.floor(DAY);
-        let mut tx = self.begin().await?;
-        // The last event of each chain that goes, before it goes.
-        q!(
-            tx, execute,
-            // One row by an index for each chain, or a day with many events would be sorted whole.
-            pg "UPDATE audit_heads h SET from_sequence = e.sequence, from_link = e.link
-                  FROM audit_heads g CROSS JOIN LATERAL
-                       (SELECT a.sequence, a.link FROM audit_events a
-                         WHERE a.tenant = g.tenant AND a.class = $1 AND a.writer = g.writer AND a.time < $2
-                         ORDER BY a.sequence DESC LIMIT 1) e
-                 WHERE g.class = $1 AND h.class = $1 AND h.tenant = g.tenant AND h.writer = g.writer",
-            // Tenants one by one, or the index by tenant and time would be of no use; the pluses keep it from that of chains.
-            lite "UPDATE audit_heads AS h SET from_sequence = e.sequence, from_link = e.link
-                    FROM (SELECT t.tenant, c.writer, max(r.sequence) AS sequence, r.link
-                            FROM audit_event_rows r
-                            JOIN audit_event_chains c ON c.id = +r.chain AND +c.class = $1
-                            JOIN audit_event_tenants t ON t.id = +r.tenant
-                           WHERE r.tenant IN (SELECT id FROM audit_event_tenants) AND r.time < $2
-                           GROUP BY r.chain) e
-                   WHERE h.class = $1 AND h.tenant = e.tenant AND h.writer = e.writer",
-            number(class),
-            before
-        )?;
-        let gone = match tx.store().engine() {
-            super::Engine::Postgres => {
-                // What lies in no day's partition goes row by row.
-                q!(
-                    tx, execute,
-                    pg "DELETE FROM audit_events WHERE class = $1 AND time < $2
-                           AND tableoid = format('audit_events_%s_rest', CASE $1 WHEN 1 THEN 'control' ELSE 'data' END)::regclass",
-                    lite "SELECT $1, $2",
-                    number(class),
-                    before
-                )?;
-                let dropped = q!(
-                    tx, scalar as i32,
-                    pg "SELECT tollgate_audit_drop($1, ($2 AT TIME ZONE 'UTC')::date)",
-                    lite "SELECT 0",
-                    class.as_str(),
-                    before
-                )?;
-                u64::try_from(dropped).unwrap_or(0)
-            }
-            super::Engine::Sqlite => q!(
-                tx,
-                execute,
-                "DELETE FROM audit_event_rows
-                  WHERE tenant IN (SELECT id FROM audit_event_tenants) AND time < $2
-                    AND +chain IN (SELECT id FROM audit_event_chains WHERE class = $1)",
-                number(class),
-                before
-            )?,
-        };
-        tx.commit().await?;
-        Ok(gone)
-    }
 }
-
-const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub(super) fn uuid(writer: WriterId) -> Uuid {
     Uuid::from_bytes(*writer.as_bytes())

@@ -2,7 +2,9 @@
 
 use super::audit_read::{AuditFilter, StoredChain};
 use super::{Page, Store, StoreError, Time};
-use crate::audit::{AuditKey, Exporter, Head, Range, Row, Stored, cef, csv, csv_header, statement_hash};
+use crate::audit::{
+    AuditKey, Exporter, Head, Range, Row, Stored, cef, csv, csv_header, horizon_of, statement_hash,
+};
 use crate::base::TenantId;
 
 /// How an export looks.
@@ -99,12 +101,15 @@ pub async fn export<S: ExportSink>(
     };
     let mut exporter = Exporter::new(tenant.as_str(), range);
     let mut out = Vec::new();
+    // What the last checkpoint says may be gone.
+    let mut horizon = None;
     if format == ExportFormat::JsonLines {
         let mut after = 0;
         loop {
             let page = tx.audit_checkpoints(tenant, after, Page::of(Page::MAX)).await?;
             let Some(last) = page.last() else { break };
             after = last.0;
+            horizon = horizon_of(&last.1);
             for (number, line) in &page {
                 let hash = statement_hash(line).unwrap_or_default();
                 exporter.checkpoint(line, u64::try_from(*number).unwrap_or(0), &hash, &mut out);
@@ -115,7 +120,11 @@ pub async fn export<S: ExportSink>(
     if format == ExportFormat::Csv {
         out.extend_from_slice(csv_header().as_bytes());
     }
+    let horizon = horizon.unwrap_or_default();
     for StoredChain { id, from, head } in chains {
+        if from.sequence == head.sequence && head.time_us < horizon.of(id.class) {
+            continue;
+        }
         let mut from = from;
         if let Some(time) = filter.from
             && let Some(before) = tx.audit_before(&id, time).await?

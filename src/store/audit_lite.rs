@@ -28,7 +28,7 @@ type Numbers = (i64, i64);
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
     writer: Uuid,
-    events: &[NewEvent],
+    events: &[&NewEvent],
 ) -> Result<(), sqlx::Error> {
     let mut numbers: HashMap<(&str, Class), Numbers, ahash::RandomState> = HashMap::default();
     for event in events {

@@ -68,6 +68,7 @@ pub(super) const MIGRATIONS: &[Migration] = migrations![
     1 "0050_control",
     1 "0051_custom_roles",
     1 "0052_audit_erasures",
+    1 "0053_audit_dropped",
 ];
 
 #[cfg(test)]

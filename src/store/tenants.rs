@@ -6,6 +6,21 @@ use super::tx::q;
 use super::{Page, Platform, StoreError, Time, Tx};
 use crate::base::{Scope, TenantId};
 
+/// A condition on the scope in a column: it is the platform's or a tenant's that is there. Before there is a platform's
+/// document nobody says who is.
+macro_rules! counts {
+    ($column:literal) => {
+        concat!(
+            "(",
+            $column,
+            " IN ('@platform', 'default') OR EXISTS (SELECT 1 FROM tenants t WHERE t.tenant = ",
+            $column,
+            ") OR NOT EXISTS (SELECT 1 FROM config_heads p WHERE p.tenant = '@platform'))"
+        )
+    };
+}
+pub(super) use counts;
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct Tenant {
@@ -112,18 +127,5 @@ impl Platform<'_> {
             after.unwrap_or(""),
             page.limit()
         )
-    }
-
-    /// Forgets a tenant. Its revisions, audit and usage stay: they are history.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`]; the database.
-    pub async fn remove_tenant(&self, tenant: &TenantId) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let removed = q!(tx, execute, "DELETE FROM tenants WHERE tenant = $1", tenant.as_str())?;
-        if removed == 0 {
-            return Err(StoreError::Missing(format!("tenant `{tenant}`")));
-        }
-        tx.commit().await
     }
 }

@@ -1,5 +1,6 @@
 //! The audit of this process: its spool, and what it says about itself.
 
+mod checkpoint;
 mod drain;
 mod erase;
 mod ledger;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use checkpoint::{Signed, checkpoint, checkpoint_all, horizon};
 pub use erase::{bodies_exported, erase};
-pub use upkeep::{checkpoint, checkpoint_all};
 
 use crate::app::StartError;
 use crate::app::core::Core;

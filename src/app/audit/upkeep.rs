@@ -1,13 +1,14 @@
 //! What one process among replicas does for the audit: roll-ups, checkpoints, retention, partitions ahead.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{AuditKey, ChainState, Checkpoint, Class, Mark, Statement, hex, statement_hash};
-use crate::base::TenantId;
+use super::checkpoint::{Signed, checkpoint_all, checkpoint_each, horizon};
+use crate::audit::{Class, Horizon};
 use crate::base::envelope::EnvelopeError;
 use crate::config::model::Retention;
-use crate::store::{Erasure, SigningKey, SigningKeyError, Store, StoreError};
+use crate::store::{Erasure, SigningKey, SigningKeyError, Store, StoreError, Time};
 
 /// How often there is something to do.
 const EVERY: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ impl Upkeep {
             }
             if is_due(Some(signed), self.checkpoint_every) {
                 match self.sign().await {
+                    // Of whom it failed is tried again with the next ones.
                     Ok(_) => signed = now,
                     Err(error) => tracing::warn!(event = "audit_checkpoint_failed", %error),
                 }
@@ -78,8 +80,27 @@ impl Upkeep {
         }
     }
 
-    async fn sign(&self) -> Result<usize, SigningKeyError> {
-        Ok(checkpoint_all(&self.store, self.key.get().await?).await?)
+    async fn sign(&self) -> Result<Signed, SigningKeyError> {
+        let horizon = horizon(&self.retention, self.store.now());
+        Ok(checkpoint_all(&self.store, self.key.get().await?, horizon).await?)
+    }
+
+    /// Says that events may be gone from now on, before they go: an export that is made in between is sound, too. Where
+    /// this fails they go all the same, and the next checkpoint says so.
+    async fn announce(&self, horizon: Horizon) -> Result<(), StoreError> {
+        let mut tenants = BTreeSet::new();
+        for class in [Class::Control, Class::Data] {
+            if horizon.of(class) > 0 {
+                let before = Time::from_micros(i64::try_from(horizon.of(class)).unwrap_or(i64::MAX));
+                tenants.extend(self.store.platform().audit_droppable(class, before).await?);
+            }
+        }
+        match self.key.get().await {
+            _ if tenants.is_empty() => {}
+            Ok(key) => drop(checkpoint_each(&self.store, key, horizon, &tenants).await?),
+            Err(error) => tracing::warn!(event = "audit_checkpoint_failed", %error, tenants = tenants.len()),
+        }
+        Ok(())
     }
 
     async fn seldom(&self) -> Result<(), StoreError> {
@@ -88,6 +109,7 @@ impl Upkeep {
         for day in 0..=AHEAD {
             platform.audit_day(now.plus(DAY * day)).await?;
         }
+        self.announce(horizon(&self.retention, now)).await?;
         for (class, days) in
             [(Class::Control, self.retention.control_days), (Class::Data, self.retention.data_days)]
         {
@@ -121,50 +143,4 @@ fn complain(error: &SigningKeyError, last: &mut Option<String>) {
         tracing::error!(event = "audit_key_unusable", error = %text);
         *last = Some(text);
     }
-}
-
-/// Signs a checkpoint for every tenant whose chains moved since its last one. Returns for how many.
-///
-/// # Errors
-/// The store.
-pub async fn checkpoint_all(store: &Store, key: &AuditKey) -> Result<usize, StoreError> {
-    let tenants = store.platform().audit_unsigned().await?;
-    for tenant in &tenants {
-        checkpoint(store, key, tenant).await?;
-    }
-    Ok(tenants.len())
-}
-
-/// Signs a checkpoint over all chains of a tenant, and returns it.
-///
-/// # Errors
-/// The store; somebody else signed one at the same time.
-pub async fn checkpoint(store: &Store, key: &AuditKey, tenant: &TenantId) -> Result<String, StoreError> {
-    let mut tx = store.platform().read().await?;
-    let last = tx.audit_last_checkpoint(tenant).await?;
-    let chains = tx.audit_chains(tenant).await?;
-    drop(tx);
-    let number = last.as_ref().map_or(0, |(number, _)| *number) + 1;
-    let number = u64::try_from(number).unwrap_or(0);
-    // By this it is known whether anything has moved since.
-    let events = chains.iter().map(|c| c.head.sequence).sum();
-    let statement = Statement::Checkpoint(Checkpoint {
-        tenant: tenant.to_string(),
-        number,
-        time_us: u64::try_from(store.now().micros()).unwrap_or(0),
-        previous: last.and_then(|(_, line)| statement_hash(&line)).map(|hash| hex(&hash)),
-        chains: chains
-            .iter()
-            .map(|c| ChainState {
-                writer: c.id.writer.to_string(),
-                class: c.id.class.as_str().to_owned(),
-                from: Mark::new(c.from.sequence, &c.from.link),
-                to: Mark::new(c.head.sequence, &c.head.link),
-                head: None,
-            })
-            .collect(),
-    });
-    let line = statement.sign(key);
-    store.platform().audit_checkpoint(tenant, number, events, &line).await?;
-    Ok(line)
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tollgate::app::{checkpoint, checkpoint_all};
 use tollgate::audit::usage::Usage;
 use tollgate::audit::{
-    AuditKey, Chain, ChainId, Class, Event, Finding, Keys, Names, Position, Report, WriterId, render, verify,
+    AuditKey, Chain, ChainId, Class, Event, Finding, Horizon, Keys, Names, Position, Report, WriterId,
+    render, verify,
 };
 use tollgate::store::{
     AuditBatch, AuditFilter, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time, UsageBy,
@@ -39,6 +40,10 @@ pub struct Writer {
 impl Writer {
     pub fn new() -> Self {
         Self { id: WriterId::fresh(), at: Position::default(), chains: HashMap::new() }
+    }
+
+    pub fn name(&self) -> String {
+        self.id.to_string()
     }
 
     pub fn batch(&mut self, events: &[Event<'_>]) -> AuditBatch {
@@ -197,10 +202,10 @@ async fn an_export_is_proved_and_what_was_done_to_the_tables_is_found(fixture: F
         let events: Vec<Event<'_>> =
             chunk.iter().enumerate().map(|(i, n)| event("a", START_US + i as u64, "ann", n)).collect();
         platform.audit_write(&writer.batch(&events)).await.unwrap();
-        checkpoint_all(store, &key).await.unwrap();
+        assert_eq!(checkpoint_all(store, &key, Horizon::default()).await.unwrap().done, 1);
     }
-    assert_eq!(checkpoint_all(store, &key).await.unwrap(), 0, "nothing moved");
-    let since = checkpoint(store, &key, &tenant("a")).await.unwrap();
+    assert_eq!(checkpoint_all(store, &key, Horizon::default()).await.unwrap().done, 0, "nothing moved");
+    let since = checkpoint(store, &key, &tenant("a"), Horizon::default()).await.unwrap();
     let file = exported(store, &key, &AuditFilter::default()).await;
     let report = proved(&file, &key, Some(&since)).unwrap();
     assert_eq!((report.events, report.checkpoints, report.chains), (1200, 4, 1));
@@ -224,6 +229,7 @@ async fn an_export_is_proved_and_what_was_done_to_the_tables_is_found(fixture: F
         "DELETE FROM audit_events WHERE sequence > 1000",
         "DELETE FROM audit_events WHERE sequence > 1000;
          UPDATE audit_heads h SET sequence = e.sequence, link = e.link FROM audit_events e WHERE e.sequence = 1000",
+        "DELETE FROM audit_checkpoints WHERE number = 1",
         "DELETE FROM audit_checkpoints WHERE number = 2",
         "DELETE FROM audit_checkpoints WHERE number > 2",
     ] {
@@ -253,8 +259,12 @@ async fn old_days_go_and_the_rest_is_still_proved(fixture: Fixture) {
         platform.audit_write(&writer.batch(&events)).await.unwrap();
         control.push(at);
     }
-    let since = checkpoint(store, &key, &tenant("a")).await.unwrap();
     let before = Time::from_micros((START_US + 2 * DAY_US) as i64);
+    let horizon = |before: Time| {
+        let day = before.floor(Duration::from_secs(86_400));
+        Horizon { control_us: 0, data_us: day.micros() as u64 }
+    };
+    let since = checkpoint(store, &key, &tenant("a"), horizon(before)).await.unwrap();
     assert!(platform.audit_drop(Class::Data, before).await.unwrap() > 0);
     assert_eq!(platform.audit_drop(Class::Data, before).await.unwrap(), 0, "nothing is left to drop");
     let file = exported(store, &key, &AuditFilter::default()).await;
@@ -263,7 +273,10 @@ async fn old_days_go_and_the_rest_is_still_proved(fixture: Fixture) {
     // Everything, and then more: the chain goes on.
     let all = Time::from_micros((START_US + 10 * DAY_US) as i64);
     platform.audit_drop(Class::Data, all).await.unwrap();
-    platform.audit_write(&writer.batch(&[event("a", START_US + 4 * DAY_US, "ann", "x")])).await.unwrap();
+    platform.audit_write(&writer.batch(&[event("a", START_US + 10 * DAY_US, "ann", "x")])).await.unwrap();
+    let file = exported(store, &key, &AuditFilter::default()).await;
+    assert!(proved(&file, &key, Some(&since)).is_err(), "nobody has said that so much may be gone");
+    checkpoint(store, &key, &tenant("a"), horizon(all)).await.unwrap();
     let file = exported(store, &key, &AuditFilter::default()).await;
     assert_eq!(proved(&file, &key, Some(&since)).unwrap().events, 1 + 4);
 }
@@ -274,7 +287,7 @@ async fn erased_events_say_nothing_and_the_chain_holds(fixture: Fixture) {
     let events: Vec<Event<'_>> =
         (0..20).map(|i| event("a", START_US + i, if i % 4 == 0 { "ann" } else { "bob" }, "x")).collect();
     platform.audit_write(&writer.batch(&events)).await.unwrap();
-    let since = checkpoint(store, &key, &tenant("a")).await.unwrap();
+    let since = checkpoint(store, &key, &tenant("a"), Horizon::default()).await.unwrap();
     assert_eq!(platform.audit_erase(&tenant("a"), "ann").await.unwrap().events, 5);
     assert_eq!(platform.audit_erase(&tenant("b"), "bob").await.unwrap().events, 0);
     let file = exported(store, &key, &AuditFilter::default()).await;

@@ -1,6 +1,7 @@
 //! The store, on both engines: `each_engine!` runs a test on SQLite and on a PostgreSQL of the tests' own.
 
 mod audit;
+mod audit_retention;
 mod backup;
 mod canaries;
 mod conditional;

@@ -1,0 +1,2 @@
+ALTER TABLE audit_checkpoints DROP COLUMN dropped;
+DROP TABLE audit_dropped;
