@@ -85,7 +85,7 @@ async fn ask(router: &Router, method: &str, path: &str, headers: &[(&str, &str)]
 /// What was answered, all of it.
 async fn whole(response: Response<Body>) -> Vec<u8> {
     #[allow(clippy::disallowed_methods, reason = "bounded")]
-    to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()
+    to_bytes(response.into_body(), 8 << 20).await.unwrap().to_vec()
 }
 
 async fn json(response: Response<Body>) -> Value {

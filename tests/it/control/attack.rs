@@ -32,7 +32,7 @@ pub(super) fn operations(tenant: &str) -> Vec<(String, &'static Operation)> {
             let path = path.replace("{replica}", &BOOT.to_string());
             let path =
                 path.split('/').map(|p| if p.starts_with('{') { "weather" } else { p }).collect::<Vec<_>>();
-            let query = if id.starts_with("compare_") { "?from=1" } else { "" };
+            let query = if id.starts_with("compare_") && method == "GET" { "?from=1" } else { "" };
             (format!("{method} {}{query}", path.join("/")), Operation::find(&id).expect("in the table"))
         })
         .collect()

@@ -14,9 +14,9 @@ const OPERATOR: &str = "tg_default_super_admin";
 const ERASE: &str = "POST /api/v1/tenants/a/audit/erase";
 const KEYS: &str = "/api/v1/tenants/a/api-keys";
 
-/// One on each engine.
-async fn planes() -> [Plane; 2] {
-    let (database, folder) = (Database::fresh(), Folder::new());
+/// One on each engine, the second on this database.
+async fn planes(database: &Database) -> [Plane; 2] {
+    let folder = Folder::new();
     let settings = StoreSettings::at(&database.url(), folder.path());
     [Plane::start().await, Plane::on(settings, folder).await]
 }
@@ -56,7 +56,8 @@ async fn erase(plane: &Plane, by: &str, whose: &str) -> (u16, Value) {
 
 #[tokio::test]
 async fn nobody_erases_the_operators_traces_or_their_own() {
-    for plane in planes().await {
+    let database = Database::fresh();
+    for plane in planes(&database).await {
         let admin = json!({ "roles": ["admin"] });
         let (first, first_id) = key(&plane, ADMIN, admin.clone()).await;
         let (second, second_id) = key(&plane, &first, admin.clone()).await;
@@ -97,7 +98,8 @@ async fn nobody_erases_the_operators_traces_or_their_own() {
 
 #[tokio::test]
 async fn what_callers_did_is_erased_and_the_record_says_whose_it_was_and_how_much() {
-    for plane in planes().await {
+    let database = Database::fresh();
+    for plane in planes(&database).await {
         log(&plane, &["corp|alice", "corp|bob"]).await;
         let (status, done) = erase(&plane, ADMIN, "corp|alice").await;
         assert_eq!((status, &done["events"]), (200, &json!(2)), "{done}");
@@ -162,7 +164,8 @@ async fn who_was_given_more_by_a_key_is_not_erased_or_shut_out_by_those_below() 
 /// Every operation that names a principal, by whoever does not run the platform.
 #[tokio::test]
 async fn nobody_becomes_the_operator() {
-    for plane in planes().await {
+    let database = Database::fresh();
+    for plane in planes(&database).await {
         for (tenant, admin) in [("a", ADMIN), ("default", "tg_default_admin")] {
             let at = format!("/api/v1/tenants/{tenant}");
             let tries = |name: &str| {
