@@ -66,11 +66,8 @@ async fn rows_are_filtered_and_sorted_and_no_page_leaves_one_out() {
         let mut times = texts(&later_first, "created");
         times.reverse();
         assert!(times.is_sorted(), "{list}: {times:?}");
-        assert_eq!(
-            all(&plane, list, "&filter=created%3C2020-01-01T00:00:00Z").await,
-            [json!(0); 0],
-            "{list}"
-        );
+        let none = all(&plane, list, "&filter=created%3C2020-01-01T00:00:00Z").await;
+        assert!(none.is_empty(), "{list}: {none:?}");
         let unknown = plane.ask(ADMIN, &format!("GET {AT}/{list}?filter=nothing==1"), &[], None).await;
         assert_eq!(
             (unknown.status.as_u16(), &unknown.json()["errors"][0]["pointer"]),
