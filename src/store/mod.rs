@@ -39,6 +39,7 @@ mod partitions;
 mod replicas;
 mod revisions;
 mod roles;
+mod sample_erasure;
 mod samples;
 mod sealing_keys;
 mod secrets;
