@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use crate::app::reload::{LastReload, Reloader};
 use crate::base::{ServerId, TargetId, TenantId};
 use crate::control::{
-    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, ReloadState, Revision,
-    ServerStatus, SnapshotState, Status, TargetStatus,
+    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, RefusedState, ReloadState,
+    Revision, ServerStatus, SnapshotState, Status, TargetStatus,
 };
 use crate::gateway::{ConnectionCounts, Phase};
 use crate::mcp::session::Sessions;
 use crate::snapshot::TenantSnapshot;
-use crate::source::Feed;
+use crate::source::{Feed, Follower};
 use crate::telemetry::Telemetry;
 use crate::upstream;
 
@@ -36,6 +36,8 @@ pub(super) struct Admin {
     connections: OnceLock<ConnectionCounts>,
     /// What follows identities, and how often it looks.
     feed: OnceLock<(Arc<Feed>, Duration)>,
+    /// What takes documents from the store.
+    documents: OnceLock<Arc<Follower>>,
     /// Ejections of each target that the counters know of.
     ejections: Mutex<HashMap<(String, String, String), u64>>,
 }
@@ -58,6 +60,7 @@ impl Admin {
             started,
             connections: OnceLock::new(),
             feed: OnceLock::new(),
+            documents: OnceLock::new(),
             ejections: Mutex::default(),
         }
     }
@@ -70,6 +73,23 @@ impl Admin {
     /// Hands in what follows identities, and how often it looks.
     pub(super) fn follow(&self, feed: Arc<Feed>, every: Duration) {
         let _ = self.feed.set((feed, every));
+    }
+
+    /// Hands in what takes documents from the store.
+    pub(super) fn follow_documents(&self, follower: Arc<Follower>) {
+        let _ = self.documents.set(follower);
+    }
+
+    fn refused(&self) -> Vec<RefusedState> {
+        let Some(follower) = self.documents.get() else { return Vec::new() };
+        let refused = |s: crate::source::Served| {
+            Some(RefusedState {
+                scope: s.scope.as_str().to_owned(),
+                revision: s.refused?,
+                served: s.revision,
+            })
+        };
+        follower.served().into_iter().filter_map(refused).collect()
     }
 
     fn identity(&self) -> Option<IdentityState> {
@@ -85,6 +105,11 @@ impl Admin {
         let mut known = self.ejections.lock();
         let before = known.insert(key, target.ejections).unwrap_or(0);
         target.ejections.saturating_sub(before)
+    }
+
+    /// Whether clients are served here, and so servers are called and known.
+    fn has_data_plane(&self) -> bool {
+        self.connections.get().is_some()
     }
 
     fn open_connections(&self) -> u64 {
@@ -106,8 +131,12 @@ impl ControlState for Admin {
             let age = i64::try_from(identity.staleness_seconds).unwrap_or(i64::MAX);
             metrics.identity_staleness().set(age);
         }
+        metrics.config_refused().set(i64::try_from(self.refused().len()).unwrap_or(i64::MAX));
         metrics.sessions().set(self.sessions.counts().live as i64);
-        for server in self.reloader.state().upstreams.servers() {
+        // What nobody probes is neither well nor ill.
+        let known =
+            if self.has_data_plane() { self.reloader.state().upstreams.servers() } else { Vec::new() };
+        for server in known {
             let status = server.status();
             let (tenant, id) = (TenantId::new(status.tenant.as_str()), ServerId::new(status.server.as_str()));
             for target in &status.targets {
@@ -158,6 +187,7 @@ impl ControlState for Admin {
                 .collect(),
             draining: *self.phase.borrow() != Phase::Running,
             catalogues: catalogues.collect(),
+            refused: self.refused(),
             identity: self.identity(),
         }
     }
@@ -171,7 +201,7 @@ impl ControlState for Admin {
             sessions: self.sessions.counts().live as u64,
             streams,
             connections: self.open_connections(),
-            servers: self.reloader.state().upstreams.servers().iter().map(|s| server_status(s)).collect(),
+            servers: servers(&self.reloader.state().upstreams, self.has_data_plane()),
         }
     }
 
@@ -189,6 +219,18 @@ impl ControlState for Admin {
     }
 }
 
+/// Servers that are registered here; if they are not called from here, nothing is known of how they are.
+pub(super) fn servers(upstreams: &upstream::Upstreams, called: bool) -> Vec<ServerStatus> {
+    let mut servers: Vec<ServerStatus> = upstreams.servers().iter().map(|s| server_status(s)).collect();
+    if !called {
+        for server in &mut servers {
+            server.available = None;
+            server.targets.iter_mut().for_each(|target| target.healthy = None);
+        }
+    }
+    servers
+}
+
 fn server_status(server: &upstream::Server) -> ServerStatus {
     let status = server.status();
     let era = match (status.eras.modern, status.eras.legacy) {
@@ -202,7 +244,7 @@ fn server_status(server: &upstream::Server) -> ServerStatus {
         .iter()
         .map(|target| TargetStatus {
             id: target.target.clone(),
-            healthy: target.healthy && target.ejected_until.is_none(),
+            healthy: Some(target.healthy && target.ejected_until.is_none()),
             in_flight: u64::from(target.in_flight),
             latency_us: (target.latency_us > 0).then_some(target.latency_us),
             ejected_until: target.ejected_until,
@@ -212,9 +254,9 @@ fn server_status(server: &upstream::Server) -> ServerStatus {
     ServerStatus {
         tenant: status.tenant.clone(),
         name: status.server.clone(),
-        transport: "http",
-        era,
-        available: targets.iter().any(|t| t.healthy),
+        transport: "http".to_owned(),
+        era: era.to_owned(),
+        available: Some(targets.iter().any(|t| t.healthy == Some(true))),
         tools: None,
         targets,
     }

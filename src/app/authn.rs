@@ -20,6 +20,8 @@ pub(super) fn start(core: &Core, runtimes: &Runtimes) -> Arc<Authenticator> {
     let documents = core.model.source == model::SourceKind::Database;
     let keys: Arc<dyn Keys> = Arc::new(StoreKeys::new(store.clone(), clock.clone(), documents));
     let authenticator = Arc::new(Authenticator::new(Some(keys), clock));
+    // Before anybody asks.
+    authenticator.await_token(true);
     // A token that nobody asked for is one more that can be stolen.
     let make = core.model.listeners.admin.token.is_none();
     let (dir, accepting) = (core.data_dir.clone(), authenticator.clone());

@@ -193,11 +193,24 @@ impl DocumentServer {
         let without = match self.empty(&current.tenants, tenant) {
             Some((empty, compiled)) => {
                 current.documents.insert(tenant.clone(), empty);
-                snapshot.with(compiled)
+                snapshot.with(Arc::new(compiled.unusable()))
             }
             None => snapshot.without(tenant),
         };
         self.publish(current, without);
+    }
+
+    /// If nothing of a tenant is in force whose document was refused, its place says so.
+    fn close(&self, current: &mut Current, tenant: &TenantId) {
+        let snapshot = self.cell.load();
+        let empty = |served: &Arc<TenantSnapshot>| served.revision == 0 && served.routes().is_empty();
+        if !snapshot.tenant(tenant).is_none_or(empty) {
+            return;
+        }
+        if let Some((empty, compiled)) = self.empty(&current.tenants, tenant) {
+            current.documents.insert(tenant.clone(), empty);
+            self.publish(current, snapshot.with(Arc::new(compiled.unusable())));
+        }
     }
 
     fn compile(
@@ -265,6 +278,7 @@ impl Serve for DocumentServer {
             Ok(compiled) => compiled,
             Err(refusal) => {
                 self.withdraw(&mut current, tenant);
+                self.close(&mut current, tenant);
                 return Err(refusal);
             }
         };
@@ -276,6 +290,11 @@ impl Serve for DocumentServer {
         current.documents.insert(tenant.clone(), validated);
         self.publish(&mut current, self.cell.load().with(compiled));
         Ok(Vec::new())
+    }
+
+    fn has_tenant(&self, tenant: &TenantId) -> bool {
+        *tenant == TenantId::default()
+            || self.current.lock().tenants.iter().any(|known| known.name.as_str() == tenant.as_str())
     }
 
     fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal> {

@@ -11,17 +11,19 @@ use crate::app::database::Database;
 use crate::app::options::Role;
 use crate::app::parts::{bind, listen_async, local};
 use crate::app::runtimes::Runtimes;
-use crate::app::{StartError, metrics};
+use crate::app::{StartError, admin, metrics};
 use crate::base::{Clock, TenantId};
 use crate::config::model;
-use crate::control::fleet::Fleet;
+use crate::control::fleet::{Fleet, Home};
 use crate::control::internal::{
-    Health, InternalState, Listing, SessionView, StreamView, TombstoneView, router,
+    Health, InternalState, Listing, SessionView, StreamView, TombstoneView, TrafficView, router,
 };
 use crate::control::peers::Peers;
-use crate::control::{AdminSocket, Limits, server};
+use crate::control::{AdminSocket, Limits, ServerStatus, server};
 use crate::gateway::tls::{ClientAuthorities, ServerCertificate};
 use crate::mcp::session::{BootId, OpenStream, Record, Serial, Sessions, Streams, Tombstone};
+use crate::snapshot::State;
+use crate::telemetry::Traffic;
 
 /// A replica's side of what replicas ask each other.
 pub(super) struct Internal {
@@ -100,10 +102,15 @@ pub(super) fn fleet(
     internal: Option<&Internal>,
     role: Role,
 ) -> Fleet {
-    let own: Arc<dyn InternalState> = Arc::new(AtHome::of(core));
-    let own_boot = Uuid::from_u128(core.boot_id.0);
+    let serves = role.has_data_plane();
+    let own: Arc<dyn InternalState> = Arc::new(AtHome::of(core, serves));
+    let boot = Uuid::from_u128(core.boot_id.0);
+    let replica = match database {
+        Some(database) => database.member.identity().replica.clone(),
+        None => boot.to_string(),
+    };
     let peers = internal.map(|internal| internal.peers.clone());
-    Fleet::new(own, own_boot, role.has_data_plane(), database.map(|d| d.store.clone()), peers)
+    Fleet::new(own, Home::new(boot, replica), serves, database.map(|d| d.store.clone()), peers)
 }
 
 /// What is at home in this process.
@@ -111,16 +118,21 @@ pub(super) struct AtHome {
     pub(super) boot: BootId,
     pub(super) sessions: Arc<Sessions>,
     pub(super) streams: Streams,
+    pub(super) state: State,
     pub(super) clock: Clock,
+    /// Whether clients are served here.
+    pub(super) serves: bool,
 }
 
 impl AtHome {
-    pub(super) fn of(core: &Core) -> Self {
+    pub(super) fn of(core: &Core, serves: bool) -> Self {
         Self {
             boot: core.boot_id,
             sessions: core.sessions.clone(),
             streams: core.streams.clone(),
+            state: core.state.clone(),
             clock: core.clock.clone(),
+            serves,
         }
     }
 }
@@ -133,6 +145,22 @@ impl InternalState for AtHome {
             sessions: self.sessions.counts().live,
             streams: self.streams.len(),
         }
+    }
+
+    fn servers(&self, tenant: Option<&str>) -> Vec<ServerStatus> {
+        let mut servers = admin::servers(&self.state.upstreams, self.serves);
+        servers.retain(|server| tenant.is_none_or(|tenant| server.tenant == tenant));
+        servers
+    }
+
+    fn traffic(&self) -> Vec<TrafficView> {
+        let of = |(tenant, sum): (Box<str>, Traffic)| TrafficView {
+            tenant: tenant.into(),
+            calls: sum.calls,
+            errors: sum.errors,
+            streams: sum.streams,
+        };
+        self.state.metrics.traffic().into_iter().map(of).collect()
     }
 
     fn sessions(&self, query: &Listing) -> Vec<SessionView> {

@@ -177,6 +177,9 @@ impl Process {
             mcp.map(|mcp| ("mcp", mcp)).into_iter().chain([("admin", admin)]).collect(),
             runtimes.phase.subscribe(),
         ));
+        if let Some(database) = &database {
+            shown.follow_documents(database.follower.clone());
+        }
         if let Some(listener) = &listener {
             shown.attach(listener.counts());
             if let Some(database) = &database {
@@ -187,8 +190,8 @@ impl Process {
             publisher: database.as_ref().map(|d| d.publisher.clone()),
             canaries: database.as_ref().map(|d| (d.canaries.clone(), d.herald.clone())),
             ledger,
+            events: live::start(&core, &runtimes, &shown, database.as_ref(), &fleet),
             fleet,
-            events: live::start(&core, &runtimes, &shown, database.as_ref()),
             audit_key: audit.as_ref().map(|audit| audit.key.clone()),
         });
         let metrics =

@@ -245,9 +245,14 @@ pub(super) struct ExplainArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HealthArgs {
-    /// What to ask: `/healthz` or `/readyz` of the admin listener, or `/healthz` of the MCP listener. Plain HTTP only.
-    #[arg(default_value = "http://127.0.0.1:9090/healthz")]
+    /// What to ask: `/healthz` or `/readyz` of the admin listener, or `/healthz` of the MCP listener. Without `http://` or
+    /// `https://` it is asked as the listener speaks.
+    #[arg(default_value = "127.0.0.1:9090/healthz")]
     pub(super) url: String,
+    /// Authorities for https (PEM); default: those of the system. A listener on this machine itself (a loopback address) need
+    /// not show a certificate that is for that address.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
     /// Seconds to wait for the answer.
     #[arg(long, default_value_t = 3)]
     pub(super) timeout: u64,

@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use axum::http::HeaderMap;
@@ -19,6 +20,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::actor::{Actor, Proof};
+use super::bootstrap;
+use super::failure;
 use super::problem::Problem;
 use crate::auth::{FailureBounds, FailureLimiter};
 use crate::base::{Clock, Secret};
@@ -52,6 +55,8 @@ type Digest = [u8; 32];
 pub struct Authenticator {
     tokens: RwLock<Vec<(Digest, Arc<Actor>)>>,
     keys: Option<Arc<dyn Keys>>,
+    /// The installation's token is not known yet: it is in a store that could not be asked so far.
+    awaited: AtomicBool,
     failures: FailureLimiter,
     known: Cache<Digest, u64>,
     clock: Clock,
@@ -64,10 +69,17 @@ impl Authenticator {
         Self {
             tokens: RwLock::default(),
             keys,
+            awaited: AtomicBool::new(false),
             failures: FailureLimiter::new(bounds, clock.clone()),
             known: Cache::new(KNOWN),
             clock,
         }
+    }
+
+    /// Says whether the installation's token is still to be asked for: who shows one that may be it is told to come again,
+    /// and not that it is wrong.
+    pub fn await_token(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Relaxed);
     }
 
     /// Accepts a token of the installation.
@@ -86,7 +98,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// 401 without one good credential, 429 after too many failures from the address, 503 if keys cannot be looked up.
+    /// 401 without one good credential, 429 after too many failures from the address, 503 if keys cannot be looked up or
+    /// the installation's token is not known yet.
     pub async fn authenticate(&self, headers: &HeaderMap, address: IpAddr) -> Result<Arc<Actor>, Problem> {
         let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
         let digest = digest(token);
@@ -96,6 +109,9 @@ impl Authenticator {
         });
         if let Some(actor) = own {
             return Ok(actor);
+        }
+        if self.awaited.load(Ordering::Relaxed) && token.starts_with(bootstrap::PREFIX) {
+            return Err(failure::store_away());
         }
         let now = self.clock.unix_ms();
         let known = self.known.get(&digest).is_some_and(|until| until > now);
@@ -178,6 +194,19 @@ mod tests {
         assert!(authn.authenticate(&twice, HERE).await.is_err());
         authn.accept(&Secret::new("next".to_owned()), Proof::Bootstrap);
         assert!(authn.authenticate(&with("boot"), HERE).await.is_err(), "replaced");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_cannot_be_known_yet_is_not_called_wrong() {
+        let authn = Authenticator::new(None, Clock::manual(0));
+        authn.await_token(true);
+        let problem = authn.authenticate(&with("tga_good"), HERE).await.unwrap_err();
+        assert_eq!((problem.status().as_u16(), problem.code()), (503, "store_unavailable"));
+        assert_eq!(authn.authenticate(&with("else"), HERE).await.unwrap_err().status(), 401);
+        authn.accept(&Secret::new("tga_good".to_owned()), Proof::Bootstrap);
+        assert!(authn.authenticate(&with("tga_good"), HERE).await.is_ok());
+        authn.await_token(false);
+        assert_eq!(authn.authenticate(&with("tga_bad"), HERE).await.unwrap_err().status(), 401);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub const FILE: &str = "admin.token";
 /// The name in the store.
 const NAME: &str = "bootstrap";
 /// What every such token begins with.
-const PREFIX: &str = "tga_";
+pub(super) const PREFIX: &str = "tga_";
 /// Base62 characters of a token: 256 bits.
 const LENGTH: usize = 43;
 /// How often a replica looks whether the token was replaced, unless it is told, and tries again while the store is away.
@@ -109,6 +109,7 @@ pub async fn keep(
 ) {
     let (mut failing, mut prepared) = (false, false);
     let mut listener = store.listen();
+    authenticator.await_token(true);
     loop {
         let outcome = async {
             // Whoever is first makes the tables.
@@ -120,6 +121,7 @@ pub async fn keep(
         match outcome.await {
             Ok(fresh) => {
                 (failing, prepared) = (false, true);
+                authenticator.await_token(false);
                 if let Some(fresh) = fresh {
                     made(fresh);
                 }

@@ -13,6 +13,12 @@ use crate::store::{SigningKeyError, StoreError};
 /// What callers are told to wait while the store is away, in seconds.
 const STORE_RETRY: u64 = 2;
 
+/// 503 with the seconds to wait: the store cannot be asked.
+pub(super) fn store_away() -> Problem {
+    Problem::unavailable("store_unavailable", "the store cannot be reached; nothing was changed")
+        .with_header(RETRY_AFTER, HeaderValue::from(STORE_RETRY))
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
@@ -37,9 +43,7 @@ impl From<StoreError> for Problem {
             )
             .because(error),
             StoreError::Busy(_) | StoreError::Timeout(_) | StoreError::Unavailable(_) => {
-                Problem::unavailable("store_unavailable", "the store cannot be reached; nothing was changed")
-                    .with_header(RETRY_AFTER, HeaderValue::from(STORE_RETRY))
-                    .because(error)
+                store_away().because(error)
             }
             _ => Problem::internal(error),
         }

@@ -1,6 +1,6 @@
-//! Sessions and streams of all replicas, as if they were of one process.
+//! What replicas have, of all of them together: sessions, streams, load, and how servers are.
 //!
-//! Each is known to its home replica only. The others are found in the store, by their heartbeats, and asked over the
+//! A session or stream is known to its home replica only. The others are found in the store, by their heartbeats, and asked over the
 //! internal listener, one hop. A replica that cannot be asked is named in the answer; it is never taken for one that has
 //! nothing.
 
@@ -8,29 +8,62 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::internal::{InternalState, Listing, SessionView, StreamView};
+use super::internal::{InternalState, Listing, SessionView, StreamView, TrafficView};
 use super::peers::{Answers, Peer, Peers};
 use crate::source::replica::LIVE;
-use crate::store::Store;
+use crate::store::{Replica, Store};
 
 /// All replicas. Cheap to clone.
 #[derive(Clone)]
-pub struct Fleet(Arc<Inner>);
+pub struct Fleet(pub(super) Arc<Inner>);
 
-struct Inner {
-    own: Arc<dyn InternalState>,
-    boot: Uuid,
+pub(super) struct Inner {
+    pub(super) own: Arc<dyn InternalState>,
+    pub(super) home: Home,
     /// Whether this process serves clients, so that something can be at home here.
-    serves: bool,
-    store: Option<Store>,
-    peers: Option<Peers>,
+    pub(super) serves: bool,
+    pub(super) store: Option<Store>,
+    pub(super) peers: Option<Peers>,
+}
+
+/// A process, and the replica that it is a run of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    /// The process, from its start to its end.
+    pub boot: String,
+    /// The replica: stays the same over restarts.
+    pub replica: String,
+}
+
+impl Home {
+    /// A run of a replica.
+    pub fn new(boot: Uuid, replica: impl Into<String>) -> Self {
+        Self { boot: boot.to_string(), replica: replica.into() }
+    }
+
+    /// Whether somebody who writes this means it.
+    fn is(&self, name: &str) -> bool {
+        self.boot == name || self.replica == name
+    }
+}
+
+impl From<&Peer> for Home {
+    fn from(peer: &Peer) -> Self {
+        Self { boot: peer.boot.clone(), replica: peer.replica.clone() }
+    }
+}
+
+impl From<&Replica> for Home {
+    fn from(row: &Replica) -> Self {
+        Self::new(row.boot, row.replica.as_str())
+    }
 }
 
 /// A replica that could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Its process; `None` if not even that is known.
-    pub boot: Option<String>,
+    /// Which; `None` if not even that is known.
+    pub home: Option<Home>,
     /// Why.
     pub why: String,
 }
@@ -39,7 +72,7 @@ pub struct Missing {
 #[derive(Clone, Debug)]
 pub struct Gathered<T> {
     /// By process.
-    pub found: Vec<(String, T)>,
+    pub found: Vec<(Home, T)>,
     /// Who is not in it.
     pub missing: Vec<Missing>,
 }
@@ -59,12 +92,12 @@ impl Fleet {
     /// This process and, with a store and certificates, the others.
     pub fn new(
         own: Arc<dyn InternalState>,
-        boot: Uuid,
+        home: Home,
         serves: bool,
         store: Option<Store>,
         peers: Option<Peers>,
     ) -> Self {
-        Self(Arc::new(Inner { own, boot, serves, store, peers }))
+        Self(Arc::new(Inner { own, home, serves, store, peers }))
     }
 
     /// What is at home here.
@@ -76,7 +109,7 @@ impl Fleet {
     pub async fn sessions(&self, listing: &Listing) -> Gathered<SessionView> {
         let (others, mut missing) = self.others().await;
         let own = if self.0.serves { self.0.own.sessions(listing) } else { Vec::new() };
-        let mut found: Vec<_> = own.into_iter().map(|session| (self.boot(), session)).collect();
+        let mut found: Vec<_> = own.into_iter().map(|session| (self.home(), session)).collect();
         if let Some(peers) = &self.0.peers {
             collect(peers.sessions(&others, listing).await, &mut found, &mut missing);
         }
@@ -94,9 +127,9 @@ impl Fleet {
         let rest = Listing { after: after.map(|(_, id)| id.to_string()), ..listing.clone() };
         let of = |boot: &str| if begun(boot) { &rest } else { listing };
         let mut found = Vec::new();
-        let own = self.boot();
-        if self.0.serves && !past(&own) {
-            found.extend(self.0.own.streams(of(&own)).into_iter().map(|stream| (own.clone(), stream)));
+        let own = self.home();
+        if self.0.serves && !past(&own.boot) {
+            found.extend(self.0.own.streams(of(&own.boot)).into_iter().map(|stream| (own.clone(), stream)));
         }
         if let Some(peers) = &self.0.peers {
             let (first, later): (Vec<Peer>, Vec<Peer>) =
@@ -105,8 +138,16 @@ impl Fleet {
             collect(first, &mut found, &mut missing);
             collect(later, &mut found, &mut missing);
         }
-        found.sort_by(|a, b| (&a.0, a.1.id).cmp(&(&b.0, b.1.id)));
+        found.sort_by(|a, b| (&a.0.boot, a.1.id).cmp(&(&b.0.boot, b.1.id)));
         Gathered { found, missing }
+    }
+
+    /// What tenants' requests come to at each of the others that can be asked.
+    pub async fn traffic_of_others(&self) -> Vec<(Home, Vec<TrafficView>)> {
+        let Some(peers) = &self.0.peers else { return Vec::new() };
+        let (others, _) = self.others().await;
+        let answers = peers.traffic(&others).await.answers;
+        answers.into_iter().map(|(peer, load)| (Home::from(&peer), load)).collect()
     }
 
     /// Ends a session wherever it is at home, and has the others remember that.
@@ -135,17 +176,17 @@ impl Fleet {
         }
     }
 
-    /// Ends a stream of one process.
-    pub async fn close_stream(&self, boot: &str, tenant: &str, id: u64) -> Closed {
+    /// Ends a stream of one process, which is named by its boot id or its replica's.
+    pub async fn close_stream(&self, name: &str, tenant: &str, id: u64) -> Closed {
         let done = |closed| if closed { Closed::Done } else { Closed::Unknown };
-        if boot == self.boot() {
+        if self.0.home.is(name) {
             return done(self.0.own.close_stream(tenant, id));
         }
         let (others, missing) = self.others().await;
         let of_it = |missing: Vec<Missing>| {
-            missing.into_iter().filter(|m| m.boot.as_deref().is_none_or(|b| b == boot)).collect::<Vec<_>>()
+            missing.into_iter().filter(|m| m.home.as_ref().is_none_or(|h| h.is(name))).collect::<Vec<_>>()
         };
-        let home = others.into_iter().find(|peer| peer.boot == boot);
+        let home = others.into_iter().find(|peer| Home::from(peer).is(name));
         let (Some(home), Some(peers)) = (home, &self.0.peers) else {
             let missing = of_it(missing);
             return if missing.is_empty() { Closed::Unknown } else { Closed::Unreachable(missing) };
@@ -157,48 +198,65 @@ impl Fleet {
         }
     }
 
-    fn boot(&self) -> String {
-        self.0.boot.to_string()
+    fn home(&self) -> Home {
+        self.0.home.clone()
+    }
+
+    /// Who else serves clients, by their last beats.
+    pub(super) async fn rows(&self) -> Result<Vec<Replica>, Missing> {
+        let Some(store) = &self.0.store else { return Ok(Vec::new()) };
+        match store.platform().replicas(LIVE).await {
+            Ok(mut rows) => {
+                rows.retain(|row| row.boot.to_string() != self.0.home.boot && row.role != "control");
+                Ok(rows)
+            }
+            Err(error) => {
+                tracing::warn!(event = "replicas_not_known", %error);
+                let why = "who else there is cannot be known while the database is away".to_owned();
+                Err(Missing { home: None, why })
+            }
+        }
+    }
+
+    /// Where another process is asked, or why it cannot be.
+    pub(super) fn peer(&self, row: &Replica) -> Result<Peer, Missing> {
+        let why = match (&row.address, &self.0.peers) {
+            (Some(address), Some(_)) => {
+                let home = Home::from(row);
+                return Ok(Peer { boot: home.boot, replica: home.replica, address: address.clone() });
+            }
+            (None, _) => "it has no internal listener (`listeners.internal`)",
+            (Some(_), None) => {
+                "this process has no certificate to show it: it has no internal listener (`listeners.internal`)"
+            }
+        };
+        Err(Missing { home: Some(Home::from(row)), why: why.to_owned() })
     }
 
     /// Who else serves clients, and who of them cannot be asked.
     async fn others(&self) -> (Vec<Peer>, Vec<Missing>) {
-        let Some(store) = &self.0.store else { return (Vec::new(), Vec::new()) };
-        let rows = match store.platform().replicas(LIVE).await {
+        let rows = match self.rows().await {
             Ok(rows) => rows,
-            Err(error) => {
-                tracing::warn!(event = "replicas_not_known", %error);
-                let why = "who else there is cannot be known while the database is away".to_owned();
-                return (Vec::new(), vec![Missing { boot: None, why }]);
-            }
+            Err(missing) => return (Vec::new(), vec![missing]),
         };
         let (mut peers, mut missing) = (Vec::new(), Vec::new());
-        for row in rows.into_iter().filter(|row| row.boot != self.0.boot && row.role != "control") {
-            let boot = row.boot.to_string();
-            let why = match (row.address, &self.0.peers) {
-                (Some(address), Some(_)) => {
-                    peers.push(Peer { boot, address });
-                    continue;
-                }
-                (None, _) => "it has no internal listener (`listeners.internal`)",
-                (Some(_), None) => {
-                    "this process has no certificate to show it: it has no internal listener \
-                     (`listeners.internal`)"
-                }
-            };
-            missing.push(Missing { boot: Some(boot), why: why.to_owned() });
+        for row in &rows {
+            match self.peer(row) {
+                Ok(peer) => peers.push(peer),
+                Err(why) => missing.push(why),
+            }
         }
         (peers, missing)
     }
 }
 
-fn not_there((peer, why): (Peer, String)) -> Missing {
-    Missing { boot: Some(peer.boot), why }
+pub(super) fn not_there((peer, why): (Peer, String)) -> Missing {
+    Missing { home: Some(Home::from(&peer)), why }
 }
 
-fn collect<T>(answers: Answers<Vec<T>>, found: &mut Vec<(String, T)>, missing: &mut Vec<Missing>) {
+fn collect<T>(answers: Answers<Vec<T>>, found: &mut Vec<(Home, T)>, missing: &mut Vec<Missing>) {
     for (peer, items) in answers.answers {
-        found.extend(items.into_iter().map(|item| (peer.boot.clone(), item)));
+        found.extend(items.into_iter().map(|item| (Home::from(&peer), item)));
     }
     missing.extend(answers.missing.into_iter().map(not_there));
 }

@@ -4,6 +4,7 @@
 //! It shows and ends what is at home in this process: sessions and streams. Nothing here forwards: a request is one hop.
 //!
 //! - `GET /internal/v1/health`
+//! - `GET /internal/v1/servers`: `?tenant=`; `GET /internal/v1/traffic`
 //! - `GET /internal/v1/sessions`, `GET /internal/v1/streams`: `?tenant=&principal=&after=&limit=`
 //! - `DELETE /internal/v1/sessions/{tenant}/{serial}`, `DELETE /internal/v1/streams/{tenant}/{id}`
 //! - `POST /internal/v1/tombstones`: sessions that have ended elsewhere
@@ -17,6 +18,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
+use super::state::ServerStatus;
 
 /// The most entries of one page.
 pub const MAX_PAGE: usize = 1_000;
@@ -27,6 +29,10 @@ pub const MAX_TOMBSTONES: usize = 10_000;
 pub trait InternalState: Send + Sync + 'static {
     /// This process.
     fn health(&self) -> Health;
+    /// Servers, of one tenant or all of them, as this process sees them.
+    fn servers(&self, tenant: Option<&str>) -> Vec<ServerStatus>;
+    /// What each tenant's requests here come to since the start.
+    fn traffic(&self) -> Vec<TrafficView>;
     /// Sessions, ordered by serial.
     fn sessions(&self, query: &Listing) -> Vec<SessionView>;
     /// Streams, ordered by id.
@@ -50,6 +56,19 @@ pub struct Health {
     pub sessions: usize,
     /// Long-lived streams.
     pub streams: usize,
+}
+
+/// What the requests of a tenant come to in a process since its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficView {
+    /// Whose; empty for requests that no route took.
+    pub tenant: String,
+    /// Requests that have ended.
+    pub calls: u64,
+    /// Those that did not end well.
+    pub errors: u64,
+    /// Streams that are open now.
+    pub streams: u64,
 }
 
 /// Which entries.
@@ -132,6 +151,8 @@ type Shown = State<Arc<dyn InternalState>>;
 pub fn router(state: Arc<dyn InternalState>) -> Router {
     Router::new()
         .route("/internal/v1/health", get(|State(state): Shown| async move { Json(state.health()) }))
+        .route("/internal/v1/servers", get(servers))
+        .route("/internal/v1/traffic", get(|State(state): Shown| async move { Json(state.traffic()) }))
         .route("/internal/v1/sessions", get(sessions))
         .route("/internal/v1/streams", get(streams))
         .route("/internal/v1/sessions/{tenant}/{serial}", delete(close_session))
@@ -140,6 +161,10 @@ pub fn router(state: Arc<dyn InternalState>) -> Router {
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(state)
+}
+
+async fn servers(State(state): Shown, Query(query): Query<Listing>) -> Json<Vec<ServerStatus>> {
+    Json(state.servers(query.tenant.as_deref()))
 }
 
 async fn sessions(State(state): Shown, Query(query): Query<Listing>) -> Json<Vec<SessionView>> {

@@ -15,7 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 
-use super::internal::{Health, Listing, SessionView, StreamView, TombstoneView};
+use super::internal::{Health, Listing, SessionView, StreamView, TombstoneView, TrafficView};
+use super::state::ServerStatus;
 
 /// Replicas asked at the same time.
 const AT_ONCE: usize = 16;
@@ -31,6 +32,8 @@ const MAX_CLIENTS: usize = 1_024;
 pub struct Peer {
     /// The process.
     pub boot: String,
+    /// The replica: stays the same over restarts.
+    pub replica: String,
     /// Host and port.
     pub address: String,
 }
@@ -89,6 +92,17 @@ impl Peers {
     /// Whether replicas answer.
     pub async fn health(&self, peers: &[Peer]) -> Answers<Health> {
         self.ask(peers, reqwest::Method::GET, "health".to_owned(), None).await
+    }
+
+    /// Servers, of one tenant or all of them, as each sees them.
+    pub async fn servers(&self, peers: &[Peer], tenant: Option<&str>) -> Answers<Vec<ServerStatus>> {
+        let listing = Listing { tenant: tenant.map(str::to_owned), ..Listing::default() };
+        self.ask(peers, reqwest::Method::GET, format!("servers?{}", query(&listing)), None).await
+    }
+
+    /// What tenants' requests come to at each of them.
+    pub async fn traffic(&self, peers: &[Peer]) -> Answers<Vec<TrafficView>> {
+        self.ask(peers, reqwest::Method::GET, "traffic".to_owned(), None).await
     }
 
     /// Sessions of all of them.
@@ -235,7 +249,7 @@ macro_rules! from_json {
         }
     )*};
 }
-from_json!(Health, Vec<SessionView>, Vec<StreamView>);
+from_json!(Health, Vec<ServerStatus>, Vec<SessionView>, Vec<StreamView>, Vec<TrafficView>);
 
 impl FromAnswer for Option<TombstoneView> {
     fn from_answer(status: u16, body: &[u8]) -> Result<Self, String> {

@@ -3,7 +3,7 @@
 //! Field names are part of the API: a change of one is a change of `/api/v1`. Times are milliseconds since the Unix
 //! epoch.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The view of the process that the control plane serves. Methods answer from memory and do not block, except
@@ -35,6 +35,10 @@ pub struct Readiness {
     pub draining: bool,
     /// How fresh each server's catalogue is.
     pub catalogues: Vec<CatalogueState>,
+    /// Documents of the store that do not compile here now: an earlier revision is served, or one that compiled before, or
+    /// nothing. No reason to take traffic away: it may be the same everywhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedState>,
     /// What is known of callers, if that comes from a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityState>,
@@ -62,6 +66,17 @@ impl Readiness {
         }
         problems
     }
+}
+
+/// A document that does not compile here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RefusedState {
+    /// Whose: a tenant, or `@platform`.
+    pub scope: String,
+    /// The revision that was refused. `/api/v1/convergence` says why.
+    pub revision: i64,
+    /// The revision that is served; 0 for none.
+    pub served: i64,
 }
 
 /// What the store says of callers: users, keys, revocations and roles.
@@ -136,19 +151,20 @@ pub struct Status {
     pub servers: Vec<ServerStatus>,
 }
 
-/// A server.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+/// A server, as one process sees it, or several together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerStatus {
     /// Whose.
     pub tenant: String,
     /// Its name.
     pub name: String,
     /// `http`, `sse`, `stdio` or `openapi`.
-    pub transport: &'static str,
-    /// `modern`, `legacy`, or `unknown` before the first contact.
-    pub era: &'static str,
-    /// Whether at least one target takes traffic.
-    pub available: bool,
+    pub transport: String,
+    /// `modern`, `legacy`, `dual`, or `unknown` before the first contact.
+    pub era: String,
+    /// Whether at least one target takes traffic; null if nobody knows, as in a process without a data plane, which
+    /// calls no server.
+    pub available: Option<bool>,
     /// Tools in its catalogue; `None` before the first fetch.
     pub tools: Option<usize>,
     /// Its targets.
@@ -156,21 +172,21 @@ pub struct ServerStatus {
 }
 
 /// A target.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetStatus {
     /// Its address as configured.
     pub id: String,
-    /// Whether it takes traffic.
-    pub healthy: bool,
+    /// Whether it takes traffic; null if nobody knows.
+    pub healthy: Option<bool>,
     /// Exchanges it has not finished.
     pub in_flight: u64,
     /// Smoothed latency in microseconds, if it was measured.
     pub latency_us: Option<u64>,
     /// Until when it is ejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected_until: Option<u64>,
     /// Why it is unhealthy or was ejected last.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 

@@ -28,7 +28,7 @@ impl ControlState for Fake {
     fn status(&self) -> Status {
         let target = TargetStatus {
             id: "127.0.0.1:9001".to_owned(),
-            healthy: true,
+            healthy: Some(true),
             in_flight: 2,
             latency_us: Some(800),
             ejected_until: None,
@@ -37,9 +37,9 @@ impl ControlState for Fake {
         let server = ServerStatus {
             tenant: "default".to_owned(),
             name: "weather".to_owned(),
-            transport: "http",
-            era: "modern",
-            available: true,
+            transport: "http".to_owned(),
+            era: "modern".to_owned(),
+            available: Some(true),
             tools: Some(3),
             targets: vec![target],
         };

@@ -193,6 +193,14 @@ impl Failure {
         )
     }
 
+    /// Nothing is at this place because its document cannot be used, which may end at any time.
+    pub(crate) fn unusable() -> Self {
+        let text = "the configuration of the tenant at this address cannot be used at the moment; \
+                    the gateway's operator finds the reason in `tollgate status`";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, jsonrpc::CONFIGURATION_UNUSABLE, Outcome::Internal, text)
+            .header(RETRY_AFTER, HeaderValue::from(30u64))
+    }
+
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,

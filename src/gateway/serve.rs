@@ -152,7 +152,10 @@ impl Gateway {
             return self.send_own(session, seen, common, answer).await;
         }
         let Some(route) = snapshot.find(&host, path).cloned() else {
-            return Err(Failure::no_route().into());
+            // 404 is final for clients and balancers.
+            let failure =
+                if snapshot.is_unusable(&host, path) { Failure::unusable() } else { Failure::no_route() };
+            return Err(failure.into());
         };
         common.revision = Some(route.revision.clone());
         seen.route = Some(route.clone());

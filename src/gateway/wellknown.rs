@@ -26,12 +26,14 @@ pub(crate) fn answer(
     if !path.starts_with("/.well-known/") {
         return None;
     }
+    let unusable = path.strip_prefix(METADATA).is_some_and(|resource| snapshot.is_unusable(host, resource));
     let metadata = path.strip_prefix(METADATA).and_then(|resource| match resource {
         "" | "/" => snapshot.only_route(host),
         resource => snapshot.find(host, resource),
     });
     Some(match metadata.and_then(|route| route.metadata.clone()) {
         Some(json) => read_only(method).map(|()| build("application/json", json)),
+        None if unusable => Err(Failure::unusable().into()),
         None => Err(Failure::no_route().into()),
     })
 }

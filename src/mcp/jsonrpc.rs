@@ -55,6 +55,8 @@ pub const UPSTREAM_UNAVAILABLE: i32 = 50_300;
 pub const UPSTREAM_CREDENTIAL: i32 = 50_301;
 /// Gateway: it sheds load or is shutting down (503).
 pub const OVERLOADED: i32 = 50_302;
+/// The configuration for this address cannot be used at the moment.
+pub const CONFIGURATION_UNUSABLE: i32 = 50_303;
 /// Gateway: the deadline of the request passed (504).
 pub const DEADLINE: i32 = 50_400;
 

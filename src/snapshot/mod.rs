@@ -68,6 +68,8 @@ pub struct TenantSnapshot {
     terms: Terms,
     table: Table<Arc<Route>>,
     routes: Vec<Arc<Route>>,
+    /// There is a document, and it cannot be used: nobody knows what would be where.
+    unusable: bool,
 }
 
 impl TenantSnapshot {
@@ -79,6 +81,20 @@ impl TenantSnapshot {
     /// The route for a host and a path, of those of this tenant.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         self.table.find(host, path)
+    }
+
+    /// The same place with nothing in it, because the tenant's document cannot be used.
+    #[must_use]
+    pub fn unusable(&self) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            revision: self.revision,
+            hash: self.hash.clone(),
+            terms: self.terms.clone(),
+            table: Table::default(),
+            routes: Vec::new(),
+            unusable: true,
+        }
     }
 
     /// On which terms it was compiled.
@@ -183,6 +199,12 @@ impl Snapshot {
     /// there.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         self.owner(host, path)?.find(host, path)
+    }
+
+    /// Whether a host and a path are in the place of a tenant whose document cannot be used, so that nobody can say that
+    /// there is nothing.
+    pub fn is_unusable(&self, host: &str, path: &str) -> bool {
+        self.owner(host, path).is_some_and(|tenant| tenant.unusable)
     }
 
     /// Whether a host was given to some tenant, and so is served whatever the listener's own list says.

@@ -17,7 +17,7 @@ pub struct Served {
     pub scope: Scope,
     /// The revision in force; 0 for none.
     pub revision: i64,
-    /// A later one that was refused.
+    /// The last one that was refused: a later one, or the one in force, which would not compile any more.
     pub refused: Option<i64>,
     /// Why.
     pub reason: Option<String>,
@@ -44,6 +44,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Board {
     entries: Mutex<BTreeMap<Scope, Entry>>,
+    /// Documents of tenants that the platform's document does not name, or not yet.
+    aside: Mutex<BTreeMap<Scope, Stored>>,
     /// Scopes whose state the store has not been told of.
     unreported: Mutex<BTreeSet<Scope>>,
 }
@@ -101,6 +103,43 @@ impl Board {
             [serving, refused]
         };
         entries.values().flat_map(both).flatten().filter(|d| wanted(d)).collect()
+    }
+
+    /// Lays a tenant's document aside: nobody names the tenant, so it is neither served nor refused.
+    pub(super) fn lay_aside(&self, document: Stored) {
+        let scope = document.scope.clone();
+        tracing::info!(event = "document_laid_aside", scope = %scope, revision = document.revision);
+        self.entries.lock().remove(&scope);
+        self.unreported.lock().remove(&scope);
+        let mut aside = self.aside.lock();
+        if aside.get(&scope).is_none_or(|known| known.revision < document.revision) {
+            aside.insert(scope, document);
+        }
+    }
+
+    /// Lays aside what is known of tenants that are not there any more.
+    pub(super) fn lay_aside_unless(&self, there: impl Fn(&TenantId) -> bool) {
+        let gone = |scope: &Scope| matches!(scope, Scope::Tenant(tenant) if !there(tenant));
+        let mut latest = Vec::new();
+        self.entries.lock().retain(|scope, entry| {
+            let keep = !gone(scope);
+            if !keep {
+                let refused = entry.refused.take().map(|(document, _)| document);
+                latest.extend(refused.into_iter().chain(entry.serving.take()).max_by_key(|d| d.revision));
+            }
+            keep
+        });
+        latest.into_iter().for_each(|document| self.lay_aside(document));
+    }
+
+    /// Gives back a document that was laid aside.
+    pub(super) fn take_up(&self, scope: &Scope) -> Option<Stored> {
+        self.aside.lock().remove(scope)
+    }
+
+    /// Whether the last document of a scope was refused.
+    pub(super) fn refuses(&self, scope: &Scope) -> bool {
+        self.entries.lock().get(scope).is_some_and(|entry| entry.refused.is_some())
     }
 
     /// The document in force.
@@ -220,6 +259,23 @@ mod tests {
         board.take(&picky, document(3, "good"), &none);
         let served = board.list().remove(0);
         assert_eq!((served.revision, served.refused, served.reason), (3, None, None));
+    }
+
+    #[test]
+    fn a_tenant_that_nobody_names_is_laid_aside_and_its_latest_document_taken_up_again() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        board.take(&picky, document(1, "good"), &none);
+        board.take(&picky, document(2, "bad"), &none);
+        board.lay_aside_unless(|_| true);
+        assert_eq!(board.list().len(), 1);
+        board.lay_aside_unless(|_| false);
+        assert!(board.list().is_empty() && board.take_unreported().is_empty(), "nobody is told of it");
+        board.unreport_all();
+        assert!(board.take_unreported().is_empty());
+        board.lay_aside(document(1, "good"));
+        let scope = document(0, "").scope;
+        assert_eq!(board.take_up(&scope), Some(document(2, "bad")));
+        assert_eq!(board.take_up(&scope), None);
     }
 
     #[test]

@@ -86,6 +86,17 @@ impl Cache {
         Ok(found)
     }
 
+    /// Scopes that have a whole document here; none if the folder cannot be read, which the log says.
+    pub(super) fn scopes(&self) -> Vec<Scope> {
+        match self.load() {
+            Ok(documents) => documents.into_iter().map(|document| document.scope).collect(),
+            Err(error) => {
+                tracing::error!(event = "cache_unreadable", %error);
+                Vec::new()
+            }
+        }
+    }
+
     /// Keeps a document in place of the one of its scope. When this returns it survives a power loss.
     ///
     /// # Errors

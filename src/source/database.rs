@@ -10,6 +10,8 @@
 //! - What was put in force is kept on disk ([`Cache`]), with the sealed secrets that it names. At the start the store is
 //!   asked; if it is away, the documents on disk are served, with the canaries that ran beside them, and the follower
 //!   catches up when it is back. If the head does not compile, the one on disk does.
+//! - A tenant that the platform's document does not name (any more) is not there: its document is laid aside, neither
+//!   served nor refused nor kept on disk, and taken up again when the tenant is.
 //! - While the store is away nothing changes. Errors are logged when they begin and when they end.
 
 use std::collections::BTreeMap;
@@ -173,7 +175,7 @@ impl Follower {
                     "the store cannot be asked; what was served last is served again"
                 );
                 *self.away.lock() = Some(text);
-                self.take(cached, false).await;
+                let _ = self.take(cached, false).await;
                 self.canaries.recall(&self.board).await;
                 Ok(Begun::Cache)
             }
@@ -287,23 +289,56 @@ impl Follower {
                 })
                 .collect();
             documents.sort_by(|a, b| a.scope.cmp(&b.scope));
-            self.take(documents, true).await;
+            let tenants = self.take(documents, true).await;
             *seen = last;
+            // Not before all heads are known: the platform's may be among the last.
+            if tenants
+                && let Ok(next) = self.store.platform().head_revisions(*seen, Page::of(1)).await
+                && next.is_empty()
+            {
+                self.drop_gone().await;
+            }
         }
     }
 
-    /// Takes documents in their order. `keep`: those that are good go on disk.
-    async fn take(&self, documents: Vec<Stored>, keep: bool) {
+    /// Takes documents in their order. `keep`: those that are good go on disk. `true` if it may be others now who the
+    /// tenants are.
+    async fn take(&self, documents: Vec<Stored>, keep: bool) -> bool {
+        let mut tenants = false;
         for document in documents {
-            if document.scope == Scope::Platform {
+            let platform = document.scope == Scope::Platform;
+            tenants |= platform;
+            if platform {
                 // What a candidate may say is for its tenant's terms to decide.
                 self.canaries.again(|_| true);
+            } else if !self.is_there(&document.scope) {
+                self.board.lay_aside(document);
+                continue;
             }
             let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
             let again = self.blocking(document, secrets, keep, false).await;
-            for tenant in again {
-                self.again(|d| d.scope == tenant).await;
+            if platform {
+                self.board.lay_aside_unless(|tenant| self.serve.has_tenant(tenant));
             }
+            for tenant in again {
+                match self.board.take_up(&tenant) {
+                    Some(document) => {
+                        let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
+                        self.blocking(document, secrets, keep, false).await;
+                    }
+                    None => self.again(|d| d.scope == tenant).await,
+                }
+            }
+        }
+        tenants
+    }
+
+    /// Whether somebody names the tenant. If the platform's document is refused here, that cannot be said, and it is refused
+    /// with the reason instead.
+    fn is_there(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Platform => true,
+            Scope::Tenant(tenant) => self.serve.has_tenant(tenant) || self.board.refuses(&Scope::Platform),
         }
     }
 
@@ -366,7 +401,7 @@ impl Follower {
                 continue;
             };
             let latest = self.board.again(|d| d.scope == served.scope);
-            self.take(vec![document], false).await;
+            let _ = self.take(vec![document], false).await;
             // Once more, so that the refusal of the newer one is what is reported.
             for document in latest {
                 let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
@@ -376,13 +411,18 @@ impl Follower {
         Ok(())
     }
 
-    /// Files of scopes that the store does not know.
+    /// Files of scopes that the store does not know, or the platform's document does not name.
     async fn drop_gone(&self) {
-        let known = self.board.scopes();
-        for document in self.load_cache().into_iter().filter(|d| !known.contains(&d.scope)) {
-            if let Err(error) = self.cache.forget(&document.scope) {
-                tracing::warn!(event = "cached_document_not_removed", scope = %document.scope, %error);
+        let (known, cache) = (self.board.scopes(), self.cache.clone());
+        let work = move || {
+            for scope in cache.scopes().into_iter().filter(|scope| !known.contains(scope)) {
+                if let Err(error) = cache.forget(&scope) {
+                    tracing::warn!(event = "cached_document_not_removed", %scope, %error);
+                }
             }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(event = "cached_documents_not_looked_through", %error);
         }
     }
 

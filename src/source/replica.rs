@@ -148,7 +148,7 @@ pub struct Position {
     pub replica: Replica,
     /// The revision it serves; 0 for none.
     pub served: i64,
-    /// A later one that it refused, and why.
+    /// The one that it refused last, and why: a later one, or the one it serves, which would not compile any more.
     pub refused: Option<(i64, String)>,
 }
 
@@ -184,14 +184,21 @@ impl Convergence {
         self.positions.iter().filter(|p| p.served >= self.revision).count()
     }
 
+    /// Those where it would not compile now, whether they serve it from before or not.
+    pub fn failing(&self) -> impl Iterator<Item = &Position> {
+        self.positions.iter().filter(|p| p.has_refused(self.revision))
+    }
+
     /// Those that refused it, and serve an earlier one.
     pub fn refusing(&self) -> impl Iterator<Item = &Position> {
         self.positions.iter().filter(|p| p.served < self.revision && p.has_refused(self.revision))
     }
 
-    /// Whether every live process serves it.
+    /// Whether every live process serves it, and would still.
     pub fn is_complete(&self) -> bool {
-        !self.positions.is_empty() && self.serving() == self.positions.len()
+        !self.positions.is_empty()
+            && self.serving() == self.positions.len()
+            && self.failing().next().is_none()
     }
 
     /// Whether every live process serves it or has refused it: waiting longer changes nothing.

@@ -65,7 +65,7 @@ impl Publisher {
         generation: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Convergence)>, PublishError> {
-        let mut heads = self.store.platform().heads(generation).await?;
+        let mut heads = self.store.platform().heads_that_count(generation).await?;
         heads.truncate(limit);
         let scopes: Vec<_> = heads.iter().map(|head| (Scope::parse(&head.scope), head.revision)).collect();
         let found = convergences(&self.store, &scopes, LIVE).await?;

@@ -85,6 +85,11 @@ pub trait Serve: Send + Sync + 'static {
     /// [`Refusal`]; what was in force stays in force.
     fn serve(&self, document: &Stored, secrets: &SecretValues) -> Result<Vec<TenantId>, Refusal>;
 
+    /// Whether the platform's document in force names the tenant; `default` is always there.
+    fn has_tenant(&self, _tenant: &TenantId) -> bool {
+        true
+    }
+
     /// Everything that [`Serve::serve`] does, short of putting it in force. Gives the warnings.
     ///
     /// # Errors

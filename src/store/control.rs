@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tenants::counts;
 use super::tx::q;
 use super::{Channel, Platform, SecretInfo, ServedRevision, StoreError, TenantScope};
 
@@ -266,7 +267,7 @@ impl Platform<'_> {
         q!(tx, all as OwnedApiKey, "SELECT tenant, record FROM api_keys WHERE id = $1 LIMIT 8", id)
     }
 
-    /// What every process does with every scope.
+    /// What every process does with every scope that is there.
     ///
     /// # Errors
     /// The database.
@@ -275,7 +276,10 @@ impl Platform<'_> {
         q!(
             tx,
             all as ServedRevision,
-            "SELECT boot, tenant, served, refused, refusal, reported_at FROM replica_revisions ORDER BY boot, tenant"
+            concat!(
+                "SELECT r.boot, r.tenant, r.served, r.refused, r.refusal, r.reported_at FROM replica_revisions r
+                  WHERE ", counts!("r.tenant"), " ORDER BY r.boot, r.tenant"
+            )
         )
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,6 +14,7 @@ use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, PgConnection, PgPool, SqlitePool};
 
+use super::reach::Reach;
 use super::tx::within;
 use super::{StoreError, StoreSettings};
 
@@ -53,6 +55,7 @@ pub(super) struct PostgresPools {
     pub(super) main: PgPool,
     /// Connections that somebody keeps.
     pub(super) held: PgPool,
+    pub(super) reach: Arc<Reach>,
 }
 
 pub(super) struct SqlitePools {
@@ -103,8 +106,9 @@ fn postgres(settings: &StoreSettings) -> Result<PostgresPools, StoreError> {
         .acquire_timeout(settings.connect_timeout)
         .after_release(answers)
         .idle_timeout(Duration::from_secs(60))
-        .connect_lazy_with(options);
-    Ok(PostgresPools { main, held })
+        .connect_lazy_with(options.clone());
+    let reach = Reach::new(options, settings.connect_timeout);
+    Ok(PostgresPools { main, held, reach })
 }
 
 /// Whether a connection that comes back still leads anywhere. One that does not is closed, so that it takes no place in the

@@ -69,6 +69,30 @@ pub struct HealthChange {
     pub error: Option<String>,
 }
 
+/// How a target was when a replica last said so.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct HealthState {
+    /// Whose.
+    pub tenant: String,
+    /// When it was so: at the end of a minute, or when it changed.
+    pub at: Time,
+    /// The server.
+    pub server: String,
+    /// The target and its address.
+    pub target: String,
+    /// Who saw it.
+    pub replica: String,
+    /// The state.
+    pub state: String,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// Rows that [`Platform::health_states`] reads of each table, at most.
+const MAX_STATES: i64 = 50_000;
+
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The place of a row in a history: the next page begins behind it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HealthPlace {
@@ -184,7 +208,60 @@ const ADD_MINUTES_LITE: &str = "
       FROM json_each($1) WHERE true
     ON CONFLICT DO NOTHING";
 
+macro_rules! states {
+    ($tx:ident, $table:literal, $servers:expr, $since:expr) => {
+        q!(
+            $tx, all as HealthState,
+            pg concat!(
+                "SELECT h.tenant, h.at, h.server, h.target, h.replica, h.state, h.error
+                   FROM jsonb_to_recordset($1) AS n(tenant text, server text)
+                   JOIN ", $table, " h ON h.tenant = n.tenant AND h.server = n.server AND h.at >= $2
+                  ORDER BY h.at DESC LIMIT $3"
+            ),
+            lite concat!(
+                "SELECT h.tenant, h.at, h.server, h.target, h.replica, h.state, h.error
+                   FROM json_each($1) n
+                   JOIN ", $table, " h ON h.tenant = n.value ->> 'tenant' AND h.server = n.value ->> 'server' AND h.at >= $2
+                  ORDER BY h.at DESC LIMIT $3"
+            ),
+            $servers,
+            $since,
+            MAX_STATES
+        )
+    };
+}
+
 impl Platform<'_> {
+    /// How the targets of servers, each a tenant and a name, were when each replica last said so, unless that was before
+    /// `since`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn health_states(
+        &self,
+        servers: &[(String, String)],
+        since: Time,
+    ) -> Result<Vec<HealthState>, StoreError> {
+        let pair =
+            |(tenant, server): &(String, String)| serde_json::json!({ "tenant": tenant, "server": server });
+        let servers = sqlx::types::Json(servers.iter().map(pair).collect::<Vec<_>>());
+        let mut tx = self.read().await?;
+        let now = tx.now();
+        let mut states = states!(tx, "health_minute", &servers, since)?;
+        // A minute tells how it ended.
+        states.iter_mut().for_each(|state| state.at = state.at.plus(MINUTE).min(now));
+        states.extend(states!(tx, "health_changes", &servers, since)?);
+        states.sort_by(|a, b| {
+            (&a.tenant, &a.server, &a.target, &a.replica, b.at)
+                .cmp(&(&b.tenant, &b.server, &b.target, &b.replica, a.at))
+        });
+        states.dedup_by(|later, first| {
+            (&later.tenant, &later.server, &later.target, &later.replica)
+                == (&first.tenant, &first.server, &first.target, &first.replica)
+        });
+        Ok(states)
+    }
+
     /// Keeps finished minutes and changes of states. What is there already stays as it is.
     ///
     /// # Errors

@@ -197,6 +197,7 @@ pub(super) async fn status(store: &Store) -> Result<Vec<MigrationStatus>, StoreE
     let engine = store.engine();
     let mut tx = locked(store).await?;
     let applied = applied(&mut tx).await?;
+    tx.commit().await?;
     let mut list: Vec<MigrationStatus> = MIGRATIONS
         .iter()
         .map(|migration| {
@@ -256,8 +257,20 @@ async fn locked(store: &Store) -> Result<Tx, StoreError> {
     if let Conn::Postgres(conn) = tx.conn() {
         sqlx::raw_sql(LOCK).execute(&mut **conn).await?;
     }
-    raw(&mut tx, TABLE).await?;
+    if !exists(&mut tx).await? {
+        raw(&mut tx, TABLE).await?;
+    }
     Ok(tx)
+}
+
+/// Asked first: PostgreSQL has a notice for whoever creates what is there.
+async fn exists(tx: &mut Tx) -> Result<bool, StoreError> {
+    let found = q!(
+        tx, scalar_optional as i32,
+        pg "SELECT 1 WHERE to_regclass('schema_migrations') IS NOT NULL",
+        lite "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
+    )?;
+    Ok(found.is_some())
 }
 
 const APPLIED: &str =
@@ -269,7 +282,9 @@ async fn applied(tx: &mut Tx) -> Result<Vec<Applied>, StoreError> {
 
 async fn read(store: &Store) -> Result<Vec<Applied>, StoreError> {
     let mut tx = store.begin_as_owner().await?;
-    applied(&mut tx).await
+    let applied = applied(&mut tx).await?;
+    tx.commit().await?;
+    Ok(applied)
 }
 
 /// Runs a text of several statements.

@@ -6,8 +6,8 @@
 //! named means no rows. SQLite has no roles: there the types, and statements that always name the tenant, are what holds.
 //!
 //! Opening connects to nothing. [`Store::prepare`] does: it checks the application's role, brings the tables up to date
-//! and reads the master keys. While the database is away every call fails with [`StoreError::Unavailable`] within
-//! `store.connect_timeout`; nothing on the request path calls this module.
+//! and reads the master keys. While the database is away every call fails with [`StoreError::Unavailable`] and the reason
+//! (`reach`), the first within `store.connect_timeout`, later ones at once; nothing on the request path calls this module.
 //!
 //! Repositories are one file per feature, with methods on [`TenantScope`], [`Platform`] and their transactions.
 
@@ -36,6 +36,7 @@ mod minutes;
 mod monitor;
 mod notify;
 mod partitions;
+mod reach;
 mod replicas;
 mod revisions;
 mod roles;
@@ -73,7 +74,7 @@ pub use engine::Engine;
 pub use erasure::{Erasure, MAX_REMEMBERED, REMEMBERED};
 pub use error::{Fault, StoreError};
 pub use expect::{Put, whatever};
-pub use health::{HealthChange, HealthPlace, HealthSample, HealthSummary};
+pub use health::{HealthChange, HealthPlace, HealthSample, HealthState, HealthSummary};
 pub use identity::{
     ApiKey, IdentityChange, IdentityKind, IdentitySnapshot, NewApiKey, NewUser, RevocationEntry, RoleBinding,
     User,
@@ -252,7 +253,7 @@ impl Store {
                 // To get a connection may take all of the former; what is asked on it is nothing.
                 let settings = &self.0.settings;
                 let patience = settings.connect_timeout.saturating_add(settings.statement_timeout);
-                Conn::Postgres(tx::within(patience, begun).await?)
+                Conn::Postgres(pools.reach.through(tx::within(patience, begun)).await?)
             }
             Pools::Sqlite(pools) => Conn::Sqlite(match access {
                 Access::Read => pools.readers.begin().await?,
@@ -260,17 +261,17 @@ impl Store {
                 Access::Write => pools.writer.begin_with("BEGIN IMMEDIATE").await?,
             }),
         };
-        Ok(Tx::new(conn, self.clone()))
+        Ok(Tx::new(conn, self.clone(), access))
     }
 
     /// A transaction as the owner of the tables, without a limit of time: for migrations only. Under forced row-level
     /// security it sees no tenant's rows.
     async fn begin_as_owner(&self) -> Result<Tx, StoreError> {
         let conn = match &self.0.pools {
-            Pools::Postgres(pools) => Conn::Postgres(pools.main.begin().await?),
+            Pools::Postgres(pools) => Conn::Postgres(pools.reach.through(pools.main.begin()).await?),
             Pools::Sqlite(pools) => Conn::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
         };
-        let mut tx = Tx::new(conn, self.clone());
+        let mut tx = Tx::new(conn, self.clone(), Access::Write);
         tx.without_limit().await?;
         Ok(tx)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::tenants::counts;
 use super::tx::q;
 use super::{Platform, SCHEMA_LEVEL, StoreError, TenantScope, Time};
 use crate::base::Scope;
@@ -108,7 +109,8 @@ impl Platform<'_> {
         tx.commit().await
     }
 
-    /// Processes that were heard of within `window`, by replica.
+    /// Processes that were heard of within `window`, by replica. One that has not been heard of since its replica started
+    /// anew is gone, however recent that is; one that hands over to its successor still beats.
     ///
     /// # Errors
     /// The database.
@@ -118,8 +120,11 @@ impl Platform<'_> {
         q!(
             tx,
             all as Replica,
-            "SELECT boot, replica, role, version, schema_level, address, started_at, seen_at FROM replicas
-              WHERE seen_at >= $1 ORDER BY replica, started_at",
+            "SELECT boot, replica, role, version, schema_level, address, started_at, seen_at FROM replicas r
+              WHERE seen_at >= $1
+                AND NOT EXISTS (SELECT 1 FROM replicas n
+                                 WHERE n.replica = r.replica AND n.boot <> r.boot AND n.started_at > r.seen_at)
+              ORDER BY replica, started_at",
             since
         )
     }
@@ -197,8 +202,10 @@ impl Platform<'_> {
         q!(
             tx,
             all as ServedRevision,
-            "SELECT boot, tenant, served, refused, refusal, reported_at FROM replica_revisions
-              WHERE refused IS NOT NULL ORDER BY tenant, boot"
+            concat!(
+                "SELECT r.boot, r.tenant, r.served, r.refused, r.refusal, r.reported_at FROM replica_revisions r
+                  WHERE r.refused IS NOT NULL AND ", counts!("r.tenant"), " ORDER BY r.tenant, r.boot"
+            )
         )
     }
 }

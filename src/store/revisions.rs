@@ -6,6 +6,7 @@
 
 use sqlx::FromRow;
 
+use super::tenants::counts;
 use super::tx::q;
 use super::{Channel, Platform, StoreError, TenantScope, Time, Tx};
 use crate::base::Scope;
@@ -347,6 +348,25 @@ impl Platform<'_> {
             all as Head,
             "SELECT tenant, revision, hash, generation, updated_at FROM config_heads
               WHERE generation > $1 ORDER BY generation",
+            generation
+        )
+    }
+
+    /// The same without the heads of tenants that are not there (any more): nobody serves those.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn heads_that_count(&self, generation: i64) -> Result<Vec<Head>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            all as Head,
+            concat!(
+                "SELECT h.tenant, h.revision, h.hash, h.generation, h.updated_at FROM config_heads h
+                  WHERE h.generation > $1 AND ",
+                counts!("h.tenant"),
+                " ORDER BY h.generation"
+            ),
             generation
         )
     }

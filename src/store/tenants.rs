@@ -6,6 +6,21 @@ use super::tx::q;
 use super::{Page, Platform, StoreError, Time, Tx};
 use crate::base::{Scope, TenantId};
 
+/// A condition on the scope in a column: it is the platform's or a tenant's that is there. Before there is a platform's
+/// document nobody says who is.
+macro_rules! counts {
+    ($column:literal) => {
+        concat!(
+            "(",
+            $column,
+            " IN ('@platform', 'default') OR EXISTS (SELECT 1 FROM tenants t WHERE t.tenant = ",
+            $column,
+            ") OR NOT EXISTS (SELECT 1 FROM config_heads p WHERE p.tenant = '@platform'))"
+        )
+    };
+}
+pub(super) use counts;
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct Tenant {

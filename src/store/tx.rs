@@ -19,7 +19,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// An open transaction. Dropping it undoes everything.
 pub struct Tx {
-    conn: Conn,
+    /// There until it is committed.
+    conn: Option<Conn>,
+    access: Access,
     store: Store,
     notices: Vec<(Channel, String)>,
     /// Longest wait for the answer to one statement.
@@ -27,17 +29,17 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub(super) fn new(conn: Conn, store: Store) -> Self {
+    pub(super) fn new(conn: Conn, store: Store, access: Access) -> Self {
         let patience = match &conn {
             Conn::Postgres(_) => store.0.settings.statement_timeout.saturating_add(GRACE),
             Conn::Sqlite(_) => Duration::MAX,
         };
-        Self { conn, store, notices: Vec::new(), patience }
+        Self { conn: Some(conn), access, store, notices: Vec::new(), patience }
     }
 
     /// Lets statements of this transaction take as long as they take: for migrations, backups and restores.
     pub(super) async fn without_limit(&mut self) -> Result<(), StoreError> {
-        if let Conn::Postgres(conn) = &mut self.conn {
+        if let Conn::Postgres(conn) = self.conn() {
             sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
         }
         self.patience = Duration::MAX;
@@ -49,7 +51,7 @@ impl Tx {
     }
 
     pub(super) fn conn(&mut self) -> &mut Conn {
-        &mut self.conn
+        self.conn.as_mut().expect("only a commit takes it, and that takes the transaction")
     }
 
     /// The store that this is a transaction of.
@@ -67,10 +69,11 @@ impl Tx {
     /// # Errors
     /// The database.
     pub async fn notify(&mut self, channel: Channel, payload: &str) -> Result<(), StoreError> {
-        match &mut self.conn {
+        let patience = self.patience;
+        match self.conn() {
             Conn::Postgres(conn) => {
                 let told = sqlx::query("SELECT pg_notify($1, $2)").bind(channel.name()).bind(payload);
-                within(self.patience, told.execute(&mut **conn)).await?;
+                within(patience, told.execute(&mut **conn)).await?;
             }
             Conn::Sqlite(_) => self.notices.push((channel, payload.to_owned())),
         }
@@ -81,13 +84,14 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::CommitUnknown`] if the connection was lost meanwhile; otherwise nothing was done.
-    pub async fn commit(self) -> Result<(), StoreError> {
-        match self.conn {
-            Conn::Postgres(conn) => within(self.patience, conn.commit()).await,
-            Conn::Sqlite(conn) => conn.commit().await,
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        match self.conn.take() {
+            Some(Conn::Postgres(conn)) => within(self.patience, conn.commit()).await,
+            Some(Conn::Sqlite(conn)) => conn.commit().await,
+            None => Ok(()),
         }
         .map_err(StoreError::of_commit)?;
-        for (channel, payload) in self.notices {
+        for (channel, payload) in std::mem::take(&mut self.notices) {
             self.store.announce(channel, payload);
         }
         Ok(())
@@ -95,6 +99,21 @@ impl Tx {
 
     pub(super) fn timed(&self, statement: &'static str, took: Duration, ok: bool) {
         self.store.record(statement, took, ok);
+    }
+}
+
+impl Drop for Tx {
+    /// What only read is committed, in the background: it changes nothing, and PostgreSQL would count it as undone.
+    fn drop(&mut self) {
+        if self.access == Access::Read
+            && let Some(Conn::Postgres(conn)) = self.conn.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let patience = self.patience;
+            runtime.spawn(async move {
+                let _ = within(patience, conn.commit()).await;
+            });
+        }
     }
 }
 

@@ -138,6 +138,12 @@ specs! {
         "Calls while a canary runs, by the side that the caller is on and how they ended.",
         &["tenant", "side", "outcome"],
     );
+    /// Documents that do not compile here.
+    CONFIG_REFUSED = gauge(
+        "tollgate_config_refused",
+        "Documents of the store that do not compile on this replica now; an earlier one, or what compiled before, is served.",
+        &[],
+    );
     /// Whether the last attempt was applied.
     CONFIG_RELOAD_SUCCESS = gauge(
         "tollgate_config_reload_success",

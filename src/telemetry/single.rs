@@ -16,6 +16,7 @@ pub(super) struct Single {
     audit_refused: Counter,
     audit_spool_bytes: Gauge,
     audit_summarised: Counter,
+    config_refused: Gauge,
     config_revision: Gauge,
     connections: Gauge,
     health_history_dropped: Counter,
@@ -41,6 +42,7 @@ impl Single {
             audit_refused: one(&names::AUDIT_REFUSED, registry),
             audit_spool_bytes: one(&names::AUDIT_SPOOL_BYTES, registry),
             audit_summarised: one(&names::AUDIT_SUMMARISED, registry),
+            config_refused: one(&names::CONFIG_REFUSED, registry),
             config_revision: one(&names::CONFIG_REVISION, registry),
             connections: one(&names::CONNECTIONS, registry),
             health_history_dropped: one(&names::HEALTH_HISTORY_DROPPED, registry),
@@ -114,6 +116,11 @@ impl Metrics {
     /// Seconds since the store was last heard of about callers.
     pub fn identity_staleness(&self) -> &Gauge {
         &self.single.identity_staleness
+    }
+
+    /// Documents of the store that do not compile here now.
+    pub fn config_refused(&self) -> &Gauge {
+        &self.single.config_refused
     }
 
     /// Whether the server of shared limits answers.

@@ -120,6 +120,11 @@ def set_of_replicas(name, document, made):
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] == "admin", f"{name}: {own}"
     role = container["args"][2]
+    written = next(d for (k, n), d in made.items() if k == "ConfigMap" and not n.endswith("-migrate"))["data"]["tollgate.yaml"]
+    scheme = "HTTPS" if "tls" in yaml.safe_load(written)["listeners"]["admin"] else "HTTP"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"].get("scheme", "HTTP")
+        assert asked == scheme, f"{name}: {own}: {probe} asks with {asked}, the admin listener speaks {scheme}"
     ports = {port["name"] for port in container["ports"]}
     assert ("mcp" in ports) == (role != "control"), f"{name}: {own} has {ports}"
     variables = {variable["name"] for variable in container["env"]}

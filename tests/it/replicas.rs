@@ -26,7 +26,11 @@ async fn replicas_with_certificates_for_one_name_are_found_by_their_own() {
         .start()
         .await;
     let (_, port) = gateway.process().internal_address().unwrap().rsplit_once(':').unwrap();
-    let by = |host: &str| Peer { boot: host.to_owned(), address: format!("{host}:{port}") };
+    let by = |host: &str| Peer {
+        boot: host.to_owned(),
+        replica: host.to_owned(),
+        address: format!("{host}:{port}"),
+    };
     let leaf = authority.issue("tollgate-replica");
     let (ca, name) = (std::fs::read(authority.file()).unwrap(), Some("tollgate-replica".to_owned()));
     let (cert, key) = (leaf.certificate.pem(), leaf.key.serialize_pem());
@@ -60,7 +64,7 @@ fn with_internal(up: &Upstream, shared: &Folder, authority: &Authority, name: &s
 
 fn peer(gateway: &Gateway) -> Peer {
     let address = gateway.process().internal_address().expect("it has an internal listener");
-    Peer { boot: address.to_owned(), address: address.to_owned() }
+    Peer { boot: address.to_owned(), replica: address.to_owned(), address: address.to_owned() }
 }
 
 fn peers(authority: &Authority, leaf: &Leaf) -> Peers {
@@ -142,7 +146,7 @@ async fn replicas_list_and_close_each_others_sessions_and_streams() {
     assert_eq!(call(&at_b).await, 200);
 
     // One that does not answer is named, and holds nobody up.
-    let gone = Peer { boot: "gone".into(), address: "127.0.0.1:1".into() };
+    let gone = Peer { boot: "gone".into(), replica: "gone".into(), address: "127.0.0.1:1".into() };
     let partly = asking.sessions(&[all[0].clone(), gone.clone()], &Listing::default()).await;
     assert_eq!((partly.answers.len(), partly.missing[0].0.clone()), (1, gone));
 }

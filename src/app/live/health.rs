@@ -1,4 +1,7 @@
-//! Servers and targets that go down and come up, as this process sees them.
+//! Servers and targets that go down and come up, as each replica sees them.
+//!
+//! This process is looked at once a second. The others are asked, or what they stored is read, every [`OTHERS_EVERY`] while
+//! somebody listens: what they stored is up to five seconds older.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +13,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::app::admin::Admin;
 use crate::base::TenantId;
 use crate::control::events::{Hub, Topic};
+use crate::control::fleet::Fleet;
+use crate::control::seen::How;
 use crate::control::{ControlState as _, ServerStatus};
 
 /// How often they are looked at.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often the other replicas are.
+const OTHERS_EVERY: Duration = Duration::from_secs(2);
 
 /// Tenant and server.
 type Key = (String, String);
@@ -30,9 +37,9 @@ impl Seen {
         let mut targets = BTreeMap::new();
         for target in &server.targets {
             // A name with several addresses takes traffic as long as one of them does.
-            *targets.entry(target.id.clone()).or_default() |= target.healthy;
+            *targets.entry(target.id.clone()).or_default() |= target.healthy == Some(true);
         }
-        Self { available: server.available, targets }
+        Self { available: server.available == Some(true), targets }
     }
 }
 
@@ -50,11 +57,52 @@ pub(super) async fn watch(shown: Arc<Admin>, hub: Arc<Hub>, replica: Option<Stri
     }
 }
 
+/// Watches the others until dropped.
+pub(super) async fn watch_others(fleet: Fleet, hub: Arc<Hub>) {
+    let mut tick = interval(OTHERS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen: BTreeMap<String, BTreeMap<Key, Seen>> = BTreeMap::new();
+    loop {
+        tick.tick().await;
+        if hub.wanted(Topic::Health).is_nobody() {
+            if !seen.is_empty() {
+                seen.clear();
+                hub.lose(Topic::Health, None);
+            }
+            continue;
+        }
+        let others = fleet.servers_elsewhere().await;
+        let there = |boot: &String| {
+            let silent = |missing: &crate::control::fleet::Missing| {
+                missing.home.as_ref().is_none_or(|home| home.boot == *boot)
+            };
+            others.views.iter().any(|view| view.home.boot == *boot) || others.missing.iter().any(silent)
+        };
+        seen.retain(|boot, _| there(boot));
+        for view in others.views {
+            let servers: Vec<ServerStatus> = view.servers.into_iter().map(|(server, _)| server).collect();
+            let known = seen.entry(view.home.boot.clone()).or_default();
+            let before = if view.how == How::Stored { known.clone() } else { BTreeMap::new() };
+            for (tenant, mut data) in changes(known, &servers) {
+                // What a replica did not store in time need not be gone.
+                if view.how == How::Stored && data["state"] == "gone" {
+                    continue;
+                }
+                data["replica"] = json!(view.home.replica);
+                hub.publish(Topic::Health, Some(TenantId::new(tenant)), data);
+            }
+            for (key, server) in before {
+                known.entry(key).or_insert(server);
+            }
+        }
+    }
+}
+
 /// What has changed. A server that is new is told of only if it is down.
 fn changes(seen: &mut BTreeMap<Key, Seen>, servers: &[ServerStatus]) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     let mut now = BTreeMap::new();
-    for server in servers {
+    for server in servers.iter().filter(|server| server.available.is_some()) {
         let key = (server.tenant.clone(), server.name.clone());
         let current = Seen::of(server);
         let before = seen.get(&key);
@@ -94,18 +142,18 @@ mod tests {
     fn server(name: &str, targets: &[(&str, bool)]) -> ServerStatus {
         let target = |(id, healthy): &(&str, bool)| TargetStatus {
             id: (*id).to_owned(),
-            healthy: *healthy,
+            healthy: Some(*healthy),
             in_flight: 0,
             latency_us: None,
             ejected_until: None,
-            last_error: (!healthy).then(|| "refused".to_owned()),
+            last_error: (!*healthy).then(|| "refused".to_owned()),
         };
         ServerStatus {
             tenant: "acme".to_owned(),
             name: name.to_owned(),
-            transport: "http",
-            era: "unknown",
-            available: targets.iter().any(|(_, healthy)| *healthy),
+            transport: "http".to_owned(),
+            era: "unknown".to_owned(),
+            available: Some(targets.iter().any(|(_, healthy)| *healthy)),
             tools: None,
             targets: targets.iter().map(target).collect(),
         }

@@ -1,4 +1,4 @@
-//! Load: what each tenant's requests came to in the last moments, on this process.
+//! Load: what each tenant's requests came to in the last moments, on this process and on the others that can be asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::base::TenantId;
-use crate::control::events::{Hub, Topic};
+use crate::control::events::{Hub, Topic, Wanted};
+use crate::control::fleet::{Fleet, Home};
+use crate::control::internal::TrafficView;
 use crate::telemetry::names::OTHER;
 use crate::telemetry::{Metrics, Traffic};
 
@@ -17,11 +19,14 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Tenants that are told of at once, those with the most calls.
 const MAX_TENANTS: usize = 200;
 
+/// By tenant.
+type Load = HashMap<Box<str>, Traffic>;
+
 /// Watches until dropped. Nothing is counted while nobody listens.
 pub(super) async fn watch(metrics: Arc<Metrics>, hub: Arc<Hub>, replica: Option<String>) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last: Option<(Instant, HashMap<Box<str>, Traffic>)> = None;
+    let mut last: Option<(Instant, Load)> = None;
     loop {
         tick.tick().await;
         let wanted = hub.wanted(Topic::Traffic);
@@ -29,25 +34,55 @@ pub(super) async fn watch(metrics: Arc<Metrics>, hub: Arc<Hub>, replica: Option<
             last = None;
             continue;
         }
-        let now: HashMap<Box<str>, Traffic> = metrics.traffic().into_iter().collect();
+        let now: Load = metrics.traffic().into_iter().collect();
         let at = Instant::now();
         if let Some((since, before)) = last.replace((at, now.clone())) {
-            let mut moved = moved(&before, &now);
-            moved.retain(|(tenant, _)| wanted.includes(&TenantId::new(*tenant)));
-            moved.truncate(MAX_TENANTS);
-            for (tenant, traffic) in moved {
-                let data = json!({
-                    "seconds": (at - since).as_secs_f64(),
-                    "calls": traffic.calls,
-                    "errors": traffic.errors,
-                    "streams": traffic.streams,
-                    "replica": replica,
-                });
-                // Requests that no route takes are nobody's, and so are those of tenants that are not told apart.
-                let nobody = tenant.is_empty() || tenant == OTHER;
-                hub.publish(Topic::Traffic, (!nobody).then(|| TenantId::new(tenant)), data);
+            tell(&hub, &wanted, moved(&before, &now), at - since, replica.as_deref());
+        }
+    }
+}
+
+/// Asks the others until dropped, while somebody listens.
+pub(super) async fn watch_others(fleet: Fleet, hub: Arc<Hub>) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last: HashMap<Home, (Instant, Load)> = HashMap::new();
+    loop {
+        tick.tick().await;
+        let wanted = hub.wanted(Topic::Traffic);
+        if wanted.is_nobody() {
+            last.clear();
+            continue;
+        }
+        let answers = fleet.traffic_of_others().await;
+        last.retain(|home, _| answers.iter().any(|(answered, _)| answered == home));
+        for (home, load) in answers {
+            let of = |load: TrafficView| {
+                let sum = Traffic { calls: load.calls, errors: load.errors, streams: load.streams };
+                (load.tenant.into_boxed_str(), sum)
+            };
+            let (now, at): (Load, _) = (load.into_iter().map(of).collect(), Instant::now());
+            if let Some((since, before)) = last.insert(home.clone(), (at, now.clone())) {
+                tell(&hub, &wanted, moved(&before, &now), at - since, Some(&home.replica));
             }
         }
+    }
+}
+
+fn tell(hub: &Hub, wanted: &Wanted, mut moved: Vec<(&str, Traffic)>, time: Duration, replica: Option<&str>) {
+    moved.retain(|(tenant, _)| wanted.includes(&TenantId::new(*tenant)));
+    moved.truncate(MAX_TENANTS);
+    for (tenant, traffic) in moved {
+        let data = json!({
+            "seconds": time.as_secs_f64(),
+            "calls": traffic.calls,
+            "errors": traffic.errors,
+            "streams": traffic.streams,
+            "replica": replica,
+        });
+        // Requests that no route takes are nobody's, and so are those of tenants that are not told apart.
+        let nobody = tenant.is_empty() || tenant == OTHER;
+        hub.publish(Topic::Traffic, (!nobody).then(|| TenantId::new(tenant)), data);
     }
 }
 

@@ -249,7 +249,8 @@ pub(super) fn token_path(args: &ApiArgs, from_env: bool) -> Option<PathBuf> {
     }
 }
 
-fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+/// The certificates of a file.
+pub(crate) fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
     let failed = |e: &dyn std::fmt::Display| format!("--ca {}: {e}", path.display());
     let pem = std::fs::read(path).map_err(|e| failed(&e))?;
     match reqwest::Certificate::from_pem_bundle(&pem) {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 pub(super) use args::{ApiArgs, Remote};
 use args::{ApplyArgs, PublishArgs, ScopeArgs};
+pub(super) use client::authorities;
 use client::{Call, Client, Failure};
 use file::Part;
 
@@ -296,10 +297,10 @@ async fn wait(client: &Client, scope: &str, revision: i64, until: Instant) -> Re
     }
 }
 
-/// Prints who serves what. `true`: all serve it.
+/// Prints who serves what. `true`: all serve it, and it would compile again at each of them.
 fn show(state: &Convergence) -> bool {
     let serving = state.replicas.iter().filter(|r| r.served >= state.revision).count();
-    let all = serving == state.replicas.len();
+    let mut all = serving == state.replicas.len();
     println!(
         "{}: revision {} is served by {serving} of {} replicas",
         state.scope,
@@ -312,6 +313,17 @@ fn show(state: &Convergence) -> bool {
             _ => "not yet".to_owned(),
         };
         println!("  {} serves {} ({why})", position.replica, position.served);
+    }
+    // From before: what it names has changed.
+    let again = |r: &&Position| r.served >= state.revision && r.refused.is_some_and(|n| n >= state.revision);
+    for position in state.replicas.iter().filter(again) {
+        all = false;
+        println!(
+            "  {} serves {}, which would not compile now: {}",
+            position.replica,
+            position.served,
+            position.reason.as_deref().unwrap_or("no reason was given")
+        );
     }
     all
 }

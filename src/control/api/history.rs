@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::audit::time;
 use super::in_tenant::{Named, Path};
+use super::sessions::MissingReplica;
 use super::{Api, When};
 use crate::analytics::{self, Evidence, Grade};
 use crate::base::TenantId;
@@ -21,7 +22,7 @@ use crate::control::list::{self, ListQuery};
 use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
 use crate::control::query::{Field, Kind, sortable};
-use crate::control::state::ServerStatus;
+use crate::control::seen::ServerNow;
 use crate::store::{Grain, HealthSummary, Performance, Time};
 
 /// Longest time that is summed up.
@@ -247,9 +248,11 @@ struct ServerHealthView {
     to: When,
     /// Over that time, as all replicas saw it.
     over: ServerHealth,
-    /// Now, as the replica that answers sees it; absent if it does not have the server.
+    /// Now, as all replicas see it; absent if none has the server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    now: Option<ServerStatus>,
+    now: Option<ServerNow>,
+    /// Replicas of which it is not known how they see it now.
+    missing: Vec<MissingReplica>,
 }
 
 /// Health of a server
@@ -268,12 +271,13 @@ async fn show_server_health(
     let scope = api.store()?.tenant(&tenant);
     let health = scope.server_health_summary(range.grain, range.from, range.to).await?;
     let health = health.into_iter().find(|row| row.server == name);
-    let now =
-        api.state().status().servers.into_iter().find(|s| s.tenant == tenant.as_str() && s.name == name);
+    let seen = api.fleet()?.servers(Some(tenant.as_str())).await;
+    let now = seen.servers().into_iter().find(|now| now.server.name == name);
     if health.is_none() && now.is_none() {
         return Err(Problem::not_found());
     }
     let performance = scope.request_performance_summary(range.grain, range.from, range.to).await?;
     let over = ServerHealth::of(&name, health.as_ref(), &performance);
-    Ok(Answer(ServerHealthView { from: range.from.into(), to: range.to.into(), over, now }))
+    let missing = seen.missing.into_iter().map(MissingReplica::from).collect();
+    Ok(Answer(ServerHealthView { from: range.from.into(), to: range.to.into(), over, now, missing }))
 }

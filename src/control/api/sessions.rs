@@ -46,12 +46,22 @@ struct Which {
 
 /// A replica whose part is not in the answer.
 #[derive(Serialize, ToSchema)]
-struct MissingReplica {
-    /// Its process, if that is known.
+pub(super) struct MissingReplica {
+    /// Which, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     replica: Option<String>,
+    /// Its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
     /// Why it could not be asked.
     why: String,
+}
+
+impl From<Missing> for MissingReplica {
+    fn from(missing: Missing) -> Self {
+        let (replica, boot) = missing.home.map(|home| (home.replica, home.boot)).unzip();
+        Self { replica, boot, why: missing.why }
+    }
 }
 
 /// A session of an MCP client.
@@ -59,8 +69,10 @@ struct MissingReplica {
 struct SessionEntry {
     /// Names it here. It is not the session id of the protocol, and cannot be used as one.
     id: String,
-    /// The process it is at home in.
+    /// The replica it is at home in: stays the same over restarts.
     replica: String,
+    /// The process.
+    boot: String,
     /// On which route.
     route: String,
     /// Who opened it.
@@ -92,8 +104,10 @@ struct SessionPage {
 struct StreamEntry {
     /// Its number in its process.
     id: u64,
-    /// Its process.
+    /// Its replica: stays the same over restarts.
     replica: String,
+    /// Its process.
+    boot: String,
     /// On which route.
     route: String,
     /// Who listens.
@@ -108,7 +122,7 @@ struct StreamEntry {
 /// A page of streams.
 #[derive(Serialize, ToSchema)]
 struct StreamPage {
-    /// The streams, by replica and id.
+    /// The streams, by process and id.
     items: Vec<StreamEntry>,
     /// Where the next page begins, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,8 +150,8 @@ struct OneStream {
     /// Whose.
     #[param(max_length = 63, pattern = "^[a-z0-9][a-z0-9_-]*$")]
     tenant: String,
-    /// Its process, as listed.
-    #[param(max_length = 36)]
+    /// Its `boot` or `replica`, as listed.
+    #[param(max_length = 128)]
     replica: String,
     /// Its number, as listed.
     #[param(max_length = 20, pattern = "^[0-9]+$")]
@@ -158,9 +172,10 @@ async fn list_sessions(
     let after = slice.after.as_ref().and_then(|keys| Some(keys[0].as_str()?.to_owned()));
     let gathered = api.fleet()?.sessions(&Listing { after, ..listing }).await;
     let page = slice.page(gathered.found, |(_, session)| vec![json!(session.serial)]);
-    let items = page.items.into_iter().map(|(replica, session)| SessionEntry {
+    let items = page.items.into_iter().map(|(home, session)| SessionEntry {
         id: session.serial,
-        replica,
+        replica: home.replica,
+        boot: home.boot,
         route: session.route,
         principal: session.principal,
         protocol: session.version,
@@ -193,7 +208,7 @@ async fn close_session(State(api): State<Api>, At(path): At<OneSession>) -> Resu
 ///
 /// Open event streams of clients, at all replicas that can be asked; the others are named in `missing`.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/streams", tag = "sessions", params(Path, Which),
-    responses((status = 200, description = "Streams by replica and id.", body = StreamPage)))]
+    responses((status = 200, description = "Streams by process and id.", body = StreamPage)))]
 async fn list_streams(
     State(api): State<Api>,
     Extension(tenant): Extension<TenantId>,
@@ -202,10 +217,11 @@ async fn list_streams(
     let (slice, listing) = asked("list_streams", tenant.as_str(), &ask, 2)?;
     let after = slice.after.as_ref().and_then(|keys| Some((keys[0].as_str()?, keys[1].as_u64()?)));
     let gathered = api.fleet()?.streams(&listing, after).await;
-    let page = slice.page(gathered.found, |(replica, stream)| vec![json!(replica), json!(stream.id)]);
-    let items = page.items.into_iter().map(|(replica, stream)| StreamEntry {
+    let page = slice.page(gathered.found, |(home, stream)| vec![json!(home.boot), json!(stream.id)]);
+    let items = page.items.into_iter().map(|(home, stream)| StreamEntry {
         id: stream.id,
-        replica,
+        replica: home.replica,
+        boot: home.boot,
         route: stream.route,
         principal: stream.principal,
         session: stream.session,
@@ -249,7 +265,7 @@ fn ended(closed: Closed) -> Result<StatusCode, Problem> {
         Closed::Unreachable(missing) => {
             let why: Vec<String> = missing
                 .into_iter()
-                .map(|m| m.boot.map_or_else(|| m.why.clone(), |boot| format!("{boot}: {}", m.why)))
+                .map(|m| m.home.map_or_else(|| m.why.clone(), |home| format!("{}: {}", home.replica, m.why)))
                 .collect();
             Err(Problem::unavailable(
                 "replicas_missing",
@@ -260,7 +276,7 @@ fn ended(closed: Closed) -> Result<StatusCode, Problem> {
 }
 
 fn named(missing: Vec<Missing>) -> Vec<MissingReplica> {
-    missing.into_iter().map(|m| MissingReplica { replica: m.boot, why: m.why }).collect()
+    missing.into_iter().map(MissingReplica::from).collect()
 }
 
 fn when(secs: u64) -> When {

@@ -198,6 +198,7 @@ fn kept(previous: &Snapshot, document: &Validated, revision: u64) -> Option<Arc<
         terms: document.terms().clone(),
         table: Table::default(),
         routes: Vec::new(),
+        unusable: false,
     }))
 }
 
@@ -366,6 +367,7 @@ impl<'a> Prepared<'a> {
             terms: document.terms().clone(),
             table,
             routes,
+            unusable: false,
         })
     }
 }

@@ -297,7 +297,7 @@ impl Server {
         if *self.eras.load_full() != eras {
             tracing::info!(
                 event = "server_eras", tenant = %view.spec.tenant, server = %view.spec.id,
-                modern = ?eras.modern, legacy = ?eras.legacy, versions = ?eras.versions,
+                modern = eras.modern, legacy = eras.legacy, versions = eras.versions.join(" "),
             );
             self.served.store(eras.served().bits(), Ordering::Release);
             self.eras.store(Arc::new(eras));

@@ -16,11 +16,15 @@ use tollgate::base::{Clock, Role, RoleSet, Scope, TenantId};
 use tollgate::config::{FixedSources, Terms, canonical, diff, load_platform, load_tenant, model};
 use tollgate::control::actor::{Actor, Proof};
 use tollgate::control::authn::{Authenticator, Keys};
-use tollgate::control::fleet::Fleet;
-use tollgate::control::internal::{Health, InternalState, Listing, SessionView, StreamView, TombstoneView};
+use tollgate::control::fleet::{Fleet, Home};
+use tollgate::control::internal::{
+    Health, InternalState, Listing, SessionView, StreamView, TombstoneView, TrafficView,
+};
 use tollgate::control::keys::StoreKeys;
 use tollgate::control::trail::{Action, Ledger};
-use tollgate::control::{self, ControlConfig, ControlState, Exposure, Problem, Readiness, Revision, Status};
+use tollgate::control::{
+    self, ControlConfig, ControlState, Exposure, Problem, Readiness, Revision, ServerStatus, Status,
+};
 use tollgate::limit::Rate;
 use tollgate::snapshot::Snapshot;
 use tollgate::source::canary::{Beside, Canaries};
@@ -76,6 +80,14 @@ impl AtHome {
 impl InternalState for AtHome {
     fn health(&self) -> Health {
         Health { boot: BOOT.to_string(), version: "0".to_owned(), sessions: 1, streams: 1 }
+    }
+
+    fn servers(&self, _: Option<&str>) -> Vec<ServerStatus> {
+        Vec::new()
+    }
+
+    fn traffic(&self) -> Vec<TrafficView> {
+        Vec::new()
     }
 
     fn sessions(&self, query: &Listing) -> Vec<SessionView> {
@@ -246,7 +258,13 @@ impl Plane {
             canaries: Some(Canaries::new(store.clone(), publisher, Arc::new(|_| {}), Duration::from_secs(2))),
             ledger: Some(ledger.clone()),
             audit_key: Some(Arc::new(SigningKey::given(tollgate::audit::AuditKey::ephemeral()))),
-            fleet: Some(Fleet::new(at_home.clone(), BOOT, true, Some(store.clone()), None)),
+            fleet: Some(Fleet::new(
+                at_home.clone(),
+                Home::new(BOOT, BOOT.to_string()),
+                true,
+                Some(store.clone()),
+                None,
+            )),
             rate: Rate::new(1_000_000, Duration::from_secs(1), 1_000_000).unwrap(),
             ..ControlConfig::new(Exposure::Network)
         };

@@ -1,5 +1,6 @@
 //! Replicas that serve from a store: publications, a database that dies, identities, the embedded default.
 
+mod apart;
 mod audit_api;
 mod bodies;
 mod canary;
@@ -11,6 +12,7 @@ mod identities;
 mod outage;
 mod planes;
 mod questions;
+mod scopes;
 mod tenants;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use crate::support::{Authority, Client, Folder, Request, Response, Session, Upst
 const TOKEN: &str = "an-operators-token";
 
 /// A process with an internal listener.
-async fn start(role: Role, database: &Database, authority: &Authority, keys: &Folder) -> Replica {
+pub async fn start(role: Role, database: &Database, authority: &Authority, keys: &Folder) -> Replica {
     let (cert, key) = authority.write(role.as_str(), &authority.issue("127.0.0.1"));
     let more = format!(
         "internal: {{ address: 127.0.0.1:0, tls: {{ cert: \"{}\", key: \"{}\", ca: \"{}\" }} }}",
@@ -24,7 +24,7 @@ async fn start(role: Role, database: &Database, authority: &Authority, keys: &Fo
     Replica::start_as(role, &database.url(), &more, &sealing).await
 }
 
-async fn ask(replica: &Replica, method: &str, path: &str) -> Response {
+pub async fn ask(replica: &Replica, method: &str, path: &str) -> Response {
     let address = replica.process().admin_address();
     let request = Request::new(method, path)
         .with("Host", &address.to_string())
@@ -78,17 +78,20 @@ async fn a_control_plane_lists_and_closes_what_is_at_home_in_data_planes() {
     let (mut stream, _) = at_one.caller.stream(&at_one.get()).await;
     let streams = ask(&control, "GET", "/api/v1/tenants/default/streams").await.json();
     let found = &items(&streams)[0];
-    let (home, number) = (found["replica"].as_str().unwrap(), found["id"].as_u64().unwrap());
+    let (home, number) = (found["boot"].as_str().unwrap(), found["id"].as_u64().unwrap());
+    let listed_replicas = ask(&control, "GET", "/api/v1/replicas").await.json();
+    let row = items(&listed_replicas).iter().find(|r| r["boot"] == home).expect("the process is listed");
+    assert_eq!(found["replica"], row["replica"], "by the name that is the same everywhere");
     let path = |home: &str, number: u64| format!("/api/v1/tenants/default/streams/{home}/{number}");
     assert_eq!(ask(&control, "DELETE", &path(home, number + 1)).await.status(), 404);
-    let other = items(&listed).iter().find(|s| s["replica"] != home).unwrap()["replica"].as_str().unwrap();
+    let other = items(&listed).iter().find(|s| s["boot"] != home).unwrap()["boot"].as_str().unwrap();
     assert_eq!(ask(&control, "DELETE", &path(other, number)).await.status(), 404, "not at that replica");
     assert_eq!(ask(&control, "DELETE", &path(home, number)).await.status(), 204);
     assert!(stream.rest_of_body().await.1, "the response has its proper end");
     assert_eq!(status(&at_one).await, 200);
 
     // Its session, closed: it is over, and does not come back at the other replica.
-    let session = items(&listed).iter().find(|s| s["replica"] == home).unwrap()["id"].as_str().unwrap();
+    let session = items(&listed).iter().find(|s| s["boot"] == home).unwrap()["id"].as_str().unwrap();
     let path = format!("/api/v1/tenants/default/sessions/{session}");
     assert_eq!(ask(&control, "DELETE", &path).await.status(), 204);
     assert_eq!(status(&at_one).await, 404);
@@ -98,7 +101,7 @@ async fn a_control_plane_lists_and_closes_what_is_at_home_in_data_planes() {
     assert_eq!(ask(&control, "DELETE", &path).await.status(), 404, "only once");
 
     // A replica that is gone without a word is named, as long as its last beat is fresh.
-    let dead = items(&listed).iter().find(|s| s["replica"] == home).unwrap()["replica"].clone();
+    let dead = items(&listed).iter().find(|s| s["boot"] == home).unwrap()["replica"].clone();
     drop(one);
     eventually("it is missing", async || {
         let listed = ask(&control, "GET", "/api/v1/tenants/default/sessions").await.json();

@@ -10,13 +10,13 @@ use crate::support::{Caller, Response, Upstream, eventually};
 
 const REVISION: &str = "x-tollgate-revision";
 
-fn platform(tenants: &[&str]) -> String {
+pub fn platform(tenants: &[&str]) -> String {
     let grants = "grants: { private_targets: [127.0.0.0/8], anonymous: true }";
     let tenants: String = tenants.iter().map(|t| format!("  - {{ name: {t}, {grants} }}\n")).collect();
     format!("version: 1\ntenants:\n{tenants}")
 }
 
-fn own(route: &str, target: &str) -> String {
+pub fn own(route: &str, target: &str) -> String {
     format!(
         "version: 1\nservers:\n  - {{ name: s, era: modern, http: {{ targets: [\"{target}\"] }}, \
          health: {{ interval: 0s }} }}\nroutes:\n  - {{ name: {route}, servers: [s], limits: [] }}\n\
@@ -24,7 +24,7 @@ fn own(route: &str, target: &str) -> String {
     )
 }
 
-fn change(scope: Scope, text: &str) -> Change {
+pub fn change(scope: Scope, text: &str) -> Change {
     Change {
         scope,
         content: text.as_bytes().to_vec(),
@@ -34,16 +34,16 @@ fn change(scope: Scope, text: &str) -> Change {
     }
 }
 
-fn tenant(name: &str) -> Scope {
+pub fn tenant(name: &str) -> Scope {
     Scope::Tenant(TenantId::new(name))
 }
 
-async fn call(replica: &Replica, path: &str) -> Response {
+pub async fn call(replica: &Replica, path: &str) -> Response {
     let caller = Caller::new(replica.process().mcp_address().expect("a data plane"), path);
     caller.ask(&caller.tool("t")).await
 }
 
-async fn serves(replica: &Replica, path: &str, revision: &str) {
+pub async fn serves(replica: &Replica, path: &str, revision: &str) {
     eventually(&format!("{path} is served by {revision}"), async || {
         let answer = call(replica, path).await;
         (answer.status() == 200 && answer.header(REVISION) == Some(revision)).then_some(())
@@ -131,17 +131,17 @@ async fn what_the_platform_takes_back_is_taken_back_at_once() {
     publisher.publish(change(Scope::Platform, &less)).await.unwrap();
     for replica in [&one, &two] {
         eventually("the tenant is served no more", async || {
-            (call(replica, "/t/acme/mcp/s").await.status() == 404).then_some(())
+            (call(replica, "/t/acme/mcp/s").await.status() == 503).then_some(())
         })
         .await;
         serves(replica, "/t/globex/mcp/s", "globex@1").await;
     }
     let calls = acme.calls().len();
-    assert_eq!(call(&one, "/t/acme/mcp/s").await.status(), 404);
+    assert_eq!(call(&one, "/t/acme/mcp/s").await.status(), 503);
     assert_eq!(acme.calls().len(), calls);
     // Nor after a restart, and it is there again when it may be.
     let two = two.restart().await;
-    assert_eq!(call(&two, "/t/acme/mcp/s").await.status(), 404);
+    assert_eq!(call(&two, "/t/acme/mcp/s").await.status(), 503);
     publisher.publish(change(Scope::Platform, &platform(&["acme", "globex"]))).await.unwrap();
     for replica in [&one, &two] {
         serves(replica, "/t/acme/mcp/s", "acme@1").await;

@@ -17,6 +17,7 @@ use crate::support::{Folder, eventually, within};
 
 each_engine!(
     replicas_are_live_while_they_beat,
+    a_replica_that_starts_anew_replaces_its_dead_process,
     reports_say_what_is_served_and_what_refused,
     ended_sessions_are_forgotten_with_their_ids_and_beyond_a_bound,
     tenants_are_listed,
@@ -51,6 +52,26 @@ async fn replicas_are_live_while_they_beat(fixture: Fixture) {
     assert_eq!(platform.forget_replicas(window).await.unwrap(), 1);
     platform.retire_replica(two.boot).await.unwrap();
     assert!(platform.replicas(Duration::from_secs(1000)).await.unwrap().is_empty());
+}
+
+async fn a_replica_that_starts_anew_replaces_its_dead_process(fixture: Fixture) {
+    let platform = fixture.store.platform();
+    let window = Duration::from_secs(10);
+    let boots = async || {
+        let rows = platform.replicas(window).await.unwrap();
+        rows.into_iter().map(|row| row.boot).collect::<Vec<_>>()
+    };
+    let (dead, other) = (beat("one"), beat("two"));
+    platform.heartbeat(&dead).await.unwrap();
+    platform.heartbeat(&other).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    let successor = Heartbeat { started_at: fixture.store.now(), ..beat("one") };
+    platform.heartbeat(&successor).await.unwrap();
+    assert_eq!(boots().await, [successor.boot, other.boot]);
+    // One that hands over to its successor is not dead: it beats.
+    fixture.clock.advance(Duration::from_secs(1));
+    platform.heartbeat(&dead).await.unwrap();
+    assert_eq!(boots().await, [dead.boot, successor.boot, other.boot]);
 }
 
 async fn reports_say_what_is_served_and_what_refused(fixture: Fixture) {
@@ -192,4 +213,30 @@ async fn after_a_crash_of_the_database_everything_goes_on() {
     store.notify(Channel::Sessions, "close").await.unwrap();
     let heard = within("a notification", listener.next()).await;
     assert_eq!(heard, Notification::Message { channel: Channel::Sessions, payload: "close".to_owned() });
+}
+
+#[tokio::test]
+async fn what_only_reads_is_no_rollback() {
+    let fixture = Fixture::new(tollgate::store::Engine::Postgres).await;
+    let database = fixture.database.as_ref().unwrap();
+    let figures = || {
+        let text = format!(
+            "SELECT xact_commit, xact_rollback FROM pg_stat_database WHERE datname = '{}'",
+            database.name()
+        );
+        let row = database.sql(&text);
+        let (commits, rollbacks) = row.split_once('|').unwrap();
+        (commits.parse::<i64>().unwrap(), rollbacks.parse::<i64>().unwrap())
+    };
+    let before = figures();
+    for _ in 0..200 {
+        fixture.store.platform().replicas(Duration::from_secs(1)).await.unwrap();
+    }
+    // A backend tells its figures once it has been idle for a while.
+    let after = eventually("they are counted", async || {
+        let now = figures();
+        (now.0 + now.1 >= before.0 + before.1 + 200).then_some(now)
+    })
+    .await;
+    assert!(after.1 - before.1 < 10, "{} of 200 reads were undone", after.1 - before.1);
 }

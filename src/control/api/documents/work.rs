@@ -120,6 +120,12 @@ pub(super) async fn converge(
     ask: &ConvergenceQuery,
 ) -> Result<axum::Json<ConvergenceView>, Problem> {
     let publisher = api.publisher()?;
+    if let Scope::Tenant(tenant) = scope
+        && !api.store()?.platform().knows_tenant(tenant).await?
+    {
+        // Its history stays, but nobody serves it.
+        return Err(Problem::no_tenant(tenant));
+    }
     let revision = match ask.revision {
         Some(revision) => revision,
         None => head(publisher, scope).await?.summary.revision,
