@@ -40,6 +40,7 @@ mod reach;
 mod replicas;
 mod revisions;
 mod roles;
+mod sample_erasure;
 mod samples;
 mod sealing_keys;
 mod secrets;

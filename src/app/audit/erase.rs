@@ -18,7 +18,7 @@ pub async fn erase(
     author: &str,
     reason: Option<&str>,
 ) -> Result<Erasure, StoreError> {
-    record(store, tenant, "erase_audit", author, reason).await?;
+    record(store, tenant, "erase_audit", None, author, reason).await?;
     store.platform().audit_erase(tenant, principal).await
 }
 
@@ -32,19 +32,25 @@ pub async fn bodies_exported(
     author: &str,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    record(store, tenant, "read_audit_bodies", author, reason).await
+    record(store, tenant, "read_audit_bodies", None, author, reason).await
 }
 
-/// Writes one event, as a writer that writes nothing else.
-async fn record(
+/// Writes one event of the control plane, as a writer that writes nothing else: what was done on the store itself, and to
+/// what.
+///
+/// # Errors
+/// The store.
+pub async fn record(
     store: &Store,
     tenant: &TenantId,
     action: &str,
+    object: Option<&str>,
     author: &str,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
     let event = &Event {
         action: Some(action),
+        object,
         principal: Some(author),
         decision: Some("allow"),
         outcome: Some("ok"),
