@@ -42,13 +42,14 @@ mod tasks;
 
 pub use audit::{
     Signed as SignedCheckpoints, bodies_exported as audit_bodies_exported, checkpoint, checkpoint_all,
-    erase as audit_erase, horizon as audit_horizon, signing_key,
+    erase as audit_erase, horizon as audit_horizon, record as audit_record, signing_key,
 };
 pub use error::StartError;
 pub use handover::{HandoverError, Inherited, receive as take_over};
 pub use housekeeping::upkeep;
+pub use occupied::Occupied;
 pub use options::{Document, Environment, Options, Role};
 pub use preview::{Checked, check, compile_only, preview};
-pub use process::Process;
+pub use process::{Process, make_data_dir};
 pub use reload::hooks;
 pub use signals::run;

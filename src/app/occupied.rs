@@ -18,14 +18,14 @@ const FILE: &str = "serve.lock";
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Keeps others away for as long as it is kept. `None` if the file system has no locks.
-pub(super) struct Occupied(#[expect(dead_code, reason = "the lock ends with the file")] Option<File>);
+pub struct Occupied(#[expect(dead_code, reason = "the lock ends with the file")] Option<File>);
 
 impl Occupied {
     /// Takes the folder.
     ///
     /// # Errors
     /// Another process runs on it; the file cannot be made.
-    pub(super) fn new(data_dir: &Path) -> Result<Self, StartError> {
+    pub fn new(data_dir: &Path) -> Result<Self, StartError> {
         match lock(data_dir)? {
             Lock::Ours(file) => Ok(Self(Some(file))),
             Lock::Theirs(process) => {

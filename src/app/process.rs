@@ -142,7 +142,7 @@ impl Process {
 
         let share = shared_sessions::has_keys(&core.store, &core.model.sessions);
         let begun = shared_sessions::begin(&core.store, &keys, &core.sessions, &core.clock, share);
-        runtimes.control.block_on(begun);
+        runtimes.control.block_on(begun)?;
         let (gateway, listener) =
             listeners::mcp(&core, &runtimes, &sockets, &document, &certificates)?.unzip();
         if let Some(socket) = demo {
@@ -336,8 +336,11 @@ fn can_be(role: Role, document: &model::Document) -> Result<(), StartError> {
     Err(StartError::Role { role: role.as_str(), lacks })
 }
 
-/// It holds keys: nobody else has to look into it.
-fn make_data_dir(path: &Path) -> Result<(), StartError> {
+/// Makes a data folder that is not there. It holds keys: nobody else has to look into it.
+///
+/// # Errors
+/// [`StartError::File`].
+pub fn make_data_dir(path: &Path) -> Result<(), StartError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| StartError::File { what: "data_dir", path: path.to_owned(), source })
 }

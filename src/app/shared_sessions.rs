@@ -49,7 +49,16 @@ pub(super) fn has_keys(store: &Store, sessions: &model::Sessions) -> bool {
 
 /// Takes up the store's keys and ended sessions before anything is served. Without the store those of the last time
 /// are used, as long as they last; what was missed is made up for when it is back.
-pub(super) async fn begin(store: &Store, keys: &Keys, sessions: &Sessions, clock: &Clock, share_keys: bool) {
+///
+/// # Errors
+/// Only [`StoreError::MasterKey`]: nothing but an operator can help, and what the store has would not be served.
+pub(super) async fn begin(
+    store: &Store,
+    keys: &Keys,
+    sessions: &Sessions,
+    clock: &Clock,
+    share_keys: bool,
+) -> Result<(), StoreError> {
     let begun = async {
         store.prepare().await?;
         if share_keys {
@@ -60,9 +69,11 @@ pub(super) async fn begin(store: &Store, keys: &Keys, sessions: &Sessions, clock
     };
     match tokio::time::timeout(BEGIN, begun).await {
         Ok(Ok(())) => {}
+        Ok(Err(error @ StoreError::MasterKey(_))) => return Err(error),
         Ok(Err(error)) => tracing::warn!(event = "shared_sessions_not_read", %error),
         Err(_) => tracing::warn!(event = "shared_sessions_not_read", error = "no answer in time"),
     }
+    Ok(())
 }
 
 /// The keys of the store; made if there are none.

@@ -132,6 +132,11 @@ impl MasterKeys {
         Ok(self)
     }
 
+    /// Whether there is a key of this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+
     /// The id of the key that seals.
     pub fn sealing(&self) -> &str {
         self.0.last().map_or("", |k| &k.id)

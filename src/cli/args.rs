@@ -33,7 +33,7 @@ pub(super) enum Command {
     Migrate(MigrateArgs),
     /// Answer a question about a configuration for every request there could be.
     Prove(ProveArgs),
-    /// Put a backup into an empty store.
+    /// Put a backup into an empty store. Refused while a gateway uses the store.
     Restore(RestoreArgs),
     /// Print the JSON Schema of the configuration, or another page that is generated from the program.
     Schema(SchemaArgs),
@@ -304,11 +304,14 @@ pub(super) struct StoreArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MigrateCommand {
-    /// Undo every migration after this one. Data in the tables that go is lost.
+    /// Undo every migration after this one. Data in the tables that go is lost. Refused while a gateway uses the store.
     Down {
         /// Number of the last migration to keep; 0 for none.
         #[arg(long)]
         to: i64,
+        /// Even while a gateway uses the store, whose statements fail then.
+        #[arg(long)]
+        force: bool,
     },
     /// Print the SQL that a DBA runs once on PostgreSQL, before anything else.
     Roles {
@@ -319,7 +322,8 @@ pub(super) enum MigrateCommand {
         #[arg(long, default_value = "tollgate")]
         database: String,
     },
-    /// Show each migration and when it was applied.
+    /// Show each migration and when it was applied. Changes nothing. Exit code 1 if there is no store yet, or if not every
+    /// migration is `applied`: one is `pending`, `changed` (applied with another text) or `unknown` (of a newer version).
     Status,
     /// Apply what is missing.
     Up,
@@ -427,9 +431,12 @@ pub(super) struct BackupArgs {
 pub(super) struct RestoreArgs {
     /// A file that `tollgate backup` wrote.
     pub(super) file: PathBuf,
-    /// Remove everything that is in the store first.
+    /// Remove everything that is in the store first, in the same transaction: if it fails, nothing was removed.
     #[arg(long)]
     pub(super) erase: bool,
+    /// Even while a gateway uses the store.
+    #[arg(long)]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }
@@ -438,9 +445,9 @@ pub(super) struct RestoreArgs {
 pub(super) struct SecretsArgs {
     #[command(subcommand)]
     pub(super) command: SecretsCommand,
-    /// Whose secrets.
-    #[arg(long, default_value = "default", global = true)]
-    pub(super) tenant: String,
+    /// Whose secrets; `default` if not said. Not for `rewrap` and `rotate`, which are for the whole store.
+    #[arg(long, global = true)]
+    pub(super) tenant: Option<String>,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }
@@ -449,10 +456,13 @@ pub(super) struct SecretsArgs {
 pub(super) enum SecretsCommand {
     /// Show names and versions, never values.
     List,
-    /// Forget a secret.
+    /// Forget a secret. Refused while the tenant's document names it.
     Remove {
         /// Its name.
         name: String,
+        /// Even if the document names it, which then does not compile any more.
+        #[arg(long)]
+        force: bool,
     },
     /// Move every value to the newest master key, as after adding one by hand.
     Rewrap,

@@ -3,6 +3,7 @@
 use std::io::BufReader;
 
 use super::args::{AuditArgs, AuditCommand};
+use super::counted;
 use super::store::with;
 use crate::app;
 use crate::audit::{PublicKey, verify};
@@ -43,8 +44,10 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 done.await.map_err(|e| e.to_string())
             })?;
             println!(
-                "{principal}: {} events and {} samples erased, {} rows of usage made nobody's",
-                done.events, done.samples, done.usage
+                "{principal}: {} and {} erased, {} of usage made nobody's",
+                counted(done.events, "event"),
+                counted(done.samples, "sample"),
+                counted(done.usage, "row")
             );
             Ok(true)
         }
@@ -116,13 +119,14 @@ fn check(file: &std::path::Path, keys: &[String], since: Option<&std::path::Path
         Ok(report) => {
             let total = report.events + report.omitted + report.erased;
             println!(
-                "sound: {total} events of tenant {} in {} chains ({} with payload, {} left out by the filter, {} erased), {} checkpoints, verified in {:.2} s",
+                "sound: {} of tenant {} in {} ({} with payload, {} left out by the filter, {} erased), {}, verified in {:.2} s",
+                counted(total, "event"),
                 report.tenant,
-                report.chains,
+                counted(report.chains as u64, "chain"),
                 report.events,
                 report.omitted,
                 report.erased,
-                report.checkpoints,
+                counted(report.checkpoints, "checkpoint"),
                 started.elapsed().as_secs_f64(),
             );
             if let Some(filter) = report.filter {

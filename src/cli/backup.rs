@@ -5,8 +5,9 @@ use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::args::{BackupArgs, RestoreArgs};
-use super::store::{settings, with};
-use crate::store::{Manifest, RestoreInto};
+use super::store::{alone, document, record, settings, with};
+use crate::base::TenantId;
+use crate::store::{Manifest, RestoreInto, StoreError, StoreSettings};
 
 /// Writes beside the file and renames, so that what has the name is complete.
 pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
@@ -42,8 +43,23 @@ pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
 pub(super) fn restore(args: &RestoreArgs) -> Result<bool, String> {
     let file = File::open(&args.file).map_err(|e| format!("{}: {e}", args.file.display()))?;
     let into = if args.erase { RestoreInto::Erased } else { RestoreInto::Empty };
-    let manifest = with(settings(&args.store)?, async |store| {
-        store.restore(BufReader::new(file), into).await.map_err(|e| e.to_string())
+    let document = document(&args.store)?;
+    let settings = StoreSettings::new(&document.store, &document.data_dir);
+    let name = args.file.file_name().unwrap_or_default().to_string_lossy();
+    let manifest = with(settings, async |store| {
+        let _held = if args.force { None } else { alone(store, &document.data_dir).await? };
+        let manifest = store.restore(BufReader::new(file), into).await.map_err(|e| match e {
+            StoreError::CommitUnknown(_) => e.to_string(),
+            e => format!("{e}; nothing was changed"),
+        })?;
+        // Into an empty store it is a copy, equal to the backup and nothing else.
+        if args.erase {
+            let (command, whose) = ("tollgate restore", TenantId::default());
+            record(store, command, &whose, "erase_and_restore", &name)
+                .await
+                .map_err(|e| format!("it is restored, but {e}"))?;
+        }
+        Ok(manifest)
     })?;
     print(&manifest);
     Ok(true)

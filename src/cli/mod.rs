@@ -25,6 +25,9 @@ use args::{Args, Command, SchemaArgs};
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed or found errors, 2 wrong usage.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    if !matches!(args.command, Command::Serve(_) | Command::Upgrade(_)) {
+        end_with_the_pipe();
+    }
     let done = match args.command {
         Command::AdminToken(args) => admin_token::run(&args),
         Command::Audit(audit) => audit::run(&audit),
@@ -54,6 +57,26 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A command whose output nobody reads any more ends like other programs do (`tollgate schema | head -1`), with the exit
+/// code that a shell gives for SIGPIPE. The runtime ignores that signal, and printing panics instead; to take the signal
+/// itself back needs `unsafe`. A gateway goes on: its log is not its purpose.
+fn end_with_the_pipe() {
+    const CLOSED: i32 = 128 + 13;
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
+            std::process::exit(CLOSED);
+        }
+        others(panic);
+    }));
+}
+
+/// So many of something: "1 event", "2 events".
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn schema(asked: &SchemaArgs) -> Result<bool, String> {

@@ -2,71 +2,149 @@
 
 use std::io::Read as _;
 
-use super::args::{SecretsArgs, SecretsCommand};
-use super::store::{settings, with};
-use crate::base::{Secret, TenantId};
-use crate::store::{Page, Store, whatever};
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use super::args::{Args, SecretsArgs, SecretsCommand};
+use super::counted;
+use super::store::{author, record, settings, with};
+use crate::base::{Scope, Secret, TenantId};
+use crate::config::model::Name;
+use crate::store::{Page, Store, StoreError, whatever};
 
 /// Longest secret that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
+/// What the audit and the history call this command.
+const COMMAND: &str = "tollgate secrets";
 
 pub(super) fn run(args: &SecretsArgs) -> Result<bool, String> {
     // Read before anything is opened: standard input may be a terminal.
     let value = match &args.command {
-        SecretsCommand::Set { .. } => Some(read()?),
+        SecretsCommand::Set { name } => {
+            named("the name", name)?;
+            if let Some(tenant) = &args.tenant {
+                named("--tenant", tenant)?;
+            }
+            Some(read()?)
+        }
+        SecretsCommand::Rewrap | SecretsCommand::Rotate if args.tenant.is_some() => {
+            let why = "--tenant is not for `rewrap` and `rotate`: the master key is that of all tenants";
+            Args::command().error(ErrorKind::ArgumentConflict, why).exit()
+        }
         _ => None,
     };
-    let tenant = TenantId::new(args.tenant.as_str());
+    let tenant = args.tenant.as_deref().map_or_else(TenantId::default, TenantId::new);
     with(settings(&args.store)?, async |store| {
-        store.prepare().await.map_err(|e| e.to_string())?;
-        work(args, store, &tenant, value).await.map_err(|e| e.to_string())
+        store.prepare().await.map_err(text)?;
+        match &args.command {
+            SecretsCommand::List => list(store, &tenant).await?,
+            SecretsCommand::Remove { name, force } => remove(store, &tenant, name, *force).await?,
+            SecretsCommand::Rewrap => {
+                let moved = store.platform().rewrap().await.map_err(text)?;
+                println!("{} moved", counted(moved, "value"));
+                act(store, &TenantId::default(), "rewrap_secrets", "secrets").await?;
+            }
+            SecretsCommand::Rotate => rotate(store).await?,
+            SecretsCommand::Set { name } => set(store, &tenant, name, &value.unwrap_or_default()).await?,
+        }
+        Ok(true)
     })
 }
 
-async fn work(
-    args: &SecretsArgs,
-    store: &Store,
-    tenant: &TenantId,
-    value: Option<Secret<Vec<u8>>>,
-) -> Result<bool, crate::store::StoreError> {
+async fn list(store: &Store, tenant: &TenantId) -> Result<(), String> {
     let scope = store.tenant(tenant);
-    match &args.command {
-        SecretsCommand::List => {
-            let mut after: Option<String> = None;
-            loop {
-                let page = scope.secrets(after.as_deref(), Page::of(Page::MAX)).await?;
-                for secret in &page {
-                    println!(
-                        "{}  version {}  {}  {}",
-                        secret.name, secret.version, secret.updated_at, secret.author
-                    );
-                }
-                match page.last() {
-                    Some(last) => after = Some(last.name.clone()),
-                    None => return Ok(true),
-                }
-            }
+    let mut after: Option<String> = None;
+    loop {
+        let page = scope.secrets(after.as_deref(), Page::of(Page::MAX)).await.map_err(text)?;
+        for secret in &page {
+            println!("{}  version {}  {}  {}", secret.name, secret.version, secret.updated_at, secret.author);
         }
-        SecretsCommand::Remove { name } => scope.remove_secret(name, whatever).await?,
-        SecretsCommand::Rotate => {
-            let id = store.rotate_master_key().await?;
-            let moved = store.platform().rewrap().await?;
-            println!("new master key {id}; {moved} values moved to it");
-            eprintln!(
-                "Give every replica the new keys before the next secret is set, and keep a copy elsewhere."
-            );
-        }
-        SecretsCommand::Rewrap => {
-            println!("{} values moved", store.platform().rewrap().await?);
-        }
-        SecretsCommand::Set { name } => {
-            let put =
-                scope.put_secret(name, &value.unwrap_or_default(), "tollgate secrets", whatever).await?;
-            let info = put.into_row();
-            println!("{} version {}", info.name, info.version);
+        match page.last() {
+            Some(last) => after = Some(last.name.clone()),
+            None => return Ok(()),
         }
     }
-    Ok(true)
+}
+
+async fn remove(store: &Store, tenant: &TenantId, name: &str, force: bool) -> Result<(), String> {
+    if store.tenant(tenant).secret_info(name).await.map_err(text)?.is_none() {
+        return Err(format!("there is no secret `{name}` of tenant `{tenant}`"));
+    }
+    if !force && let Some(place) = place(store, tenant, name).await.map_err(text)? {
+        return Err(format!(
+            "secret `{name}` is in use: {place}. Without it the document does not compile; change the document first, or say --force"
+        ));
+    }
+    store.tenant(tenant).remove_secret(name, whatever).await.map_err(text)?;
+    println!("{name} removed");
+    act(store, tenant, "delete_secret", &format!("secrets/{name}")).await
+}
+
+async fn rotate(store: &Store) -> Result<(), String> {
+    let id = store.rotate_master_key().await.map_err(|e| format!("{e}; no key was made"))?;
+    let moved = store.platform().rewrap().await.map_err(|e| {
+        format!(
+            "{e}; the new master key {id} is there, and `tollgate secrets rewrap` moves what is left to it"
+        )
+    })?;
+    println!("new master key {id}; {} moved to it", counted(moved, "value"));
+    eprintln!("Give every replica the new keys before the next secret is set, and keep a copy elsewhere.");
+    act(store, &TenantId::default(), "rotate_master_key", &format!("master-keys/{id}")).await
+}
+
+async fn set(store: &Store, tenant: &TenantId, name: &str, value: &Secret<Vec<u8>>) -> Result<(), String> {
+    // No tenant may have this name.
+    let is_one = tenant.as_str() != "platform";
+    if !is_one || !store.platform().knows_tenant(tenant).await.map_err(text)? {
+        return Err(format!("--tenant: there is no tenant `{tenant}`"));
+    }
+    let put = store.tenant(tenant).put_secret(name, value, &author(COMMAND), whatever).await.map_err(text)?;
+    let info = put.into_row();
+    println!("{} version {}", info.name, info.version);
+    act(store, tenant, "put_secret", &format!("secrets/{name}")).await
+}
+
+/// Where the documents that the tenant's secrets are for name one, as they are now.
+async fn place(store: &Store, tenant: &TenantId, name: &str) -> Result<Option<String>, StoreError> {
+    let own = Scope::Tenant(tenant.clone());
+    let scopes = if *tenant == TenantId::default() { vec![own, Scope::Platform] } else { vec![own] };
+    let mut tx = store.platform().read().await?;
+    for scope in scopes {
+        let Some(head) = tx.head(&scope).await? else { continue };
+        let Some(found) = tx.revision(&scope, head.revision).await? else { continue };
+        if let Some((line, text)) = reference(&String::from_utf8_lossy(&found.content), name) {
+            let whose = match &scope {
+                Scope::Platform => "the platform document".to_owned(),
+                Scope::Tenant(tenant) => format!("the document of tenant `{tenant}`"),
+            };
+            return Ok(Some(format!(
+                "revision {} of {whose} names it in line {line}, `{text}`",
+                head.revision
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// The first line, counted from one, of a document that refers to a secret.
+fn reference<'d>(document: &'d str, name: &str) -> Option<(usize, &'d str)> {
+    let reference = format!("${{secret:{name}}}");
+    // `$${` stands for itself.
+    let refers = |line: &str| line.match_indices(&reference).any(|(at, _)| !line[..at].ends_with('$'));
+    let line = document.lines().enumerate().find(|(_, line)| refers(line));
+    line.map(|(at, line)| (at + 1, line.trim()))
+}
+
+async fn act(store: &Store, tenant: &TenantId, action: &str, object: &str) -> Result<(), String> {
+    record(store, COMMAND, tenant, action, object).await.map_err(|e| format!("it is done, but {e}"))
+}
+
+/// As the API wants names.
+fn named(what: &str, name: &str) -> Result<(), String> {
+    name.parse::<Name>().map(drop).map_err(|bad| {
+        let hint = bad.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        format!("{what} `{}`: {bad}{hint}", name.escape_debug())
+    })
 }
 
 fn read() -> Result<Secret<Vec<u8>>, String> {
@@ -82,4 +160,22 @@ fn read() -> Result<Secret<Vec<u8>>, String> {
         return Err("a secret has 1 byte to 64 KiB; give it on standard input".to_owned());
     }
     Ok(Secret::new(value))
+}
+
+fn text(error: StoreError) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_found_and_what_only_looks_like_one_is_not() {
+        let document = "version: 1\nservers:\n  - name: ${secret:to}\n    bearer: a ${secret:token} b\n";
+        assert_eq!(reference(document, "token"), Some((4, "bearer: a ${secret:token} b")));
+        assert_eq!(reference(document, "oke"), None);
+        assert_eq!(reference("x: $${secret:token}", "token"), None);
+        assert_eq!(reference("x: $${secret:token}${secret:token}", "token").unwrap().0, 1);
+    }
 }

@@ -130,12 +130,12 @@ impl Fleet {
             }
             silent.extend(asked.missing.into_iter().map(not_there));
         }
-        let missing = self.from_store(&rows, registered, silent, &mut views).await;
+        let missing = self.told_by_store(&rows, registered, silent, &mut views).await;
         (views, missing)
     }
 
     /// Adds what those who were not asked have stored. Gives those who stored nothing.
-    async fn from_store(
+    async fn told_by_store(
         &self,
         rows: &[Replica],
         registered: &[ServerStatus],

@@ -99,22 +99,18 @@ struct Remembered {
     asked_at: Time,
 }
 
-#[derive(FromRow)]
-struct Sampled {
-    at: Time,
-    route: String,
-    writer: Uuid,
-    lines: String,
-}
-
-/// What a sample of somebody's says, as the sampler writes it; inside of any other value the quotes would be escaped.
-fn sampled(principal: &str) -> String {
-    let name = serde_json::to_string(principal).unwrap_or_default();
-    format!("\"principal\":{{\"id\":{name}")
-}
-
 fn place<'a>(tenant: &'a str, id: &'a str) -> [&'a str; 3] {
     ["audit_erasures", tenant, id]
+}
+
+/// All who are remembered with their places, as they are sealed.
+pub(super) async fn sealed(tx: &mut Tx) -> Result<Vec<([String; 3], Vec<u8>)>, StoreError> {
+    let rows = q!(tx, all as Remembered, "SELECT tenant, id, sealed, asked_at FROM audit_erasures")?;
+    let with_place = |row: Remembered| {
+        let id = row.id.to_string();
+        (place(&row.tenant, &id).map(ToOwned::to_owned), row.sealed)
+    };
+    Ok(rows.into_iter().map(with_place).collect())
 }
 
 impl Tx {
@@ -200,59 +196,6 @@ impl Tx {
             AT_ONCE,
             whose.from_class
         )
-    }
-
-    /// Removes samples of minutes in a time. The others of the same minute stay as they are.
-    async fn erase_samples(
-        &mut self,
-        tenant: &str,
-        principal: &str,
-        from: Time,
-        before: Time,
-    ) -> Result<u64, StoreError> {
-        let theirs = sampled(principal);
-        let rows = q!(
-            self, all as Sampled,
-            pg "SELECT at, route, writer, lines FROM request_samples
-                 WHERE tenant = $1 AND at >= $2 AND at < $3 AND position($4 IN lines) > 0",
-            lite "SELECT at, route, writer, lines FROM request_samples
-                   WHERE tenant = $1 AND at >= $2 AND at < $3 AND instr(lines, $4) > 0",
-            tenant,
-            from,
-            before,
-            &theirs
-        )?;
-        let mut gone = 0;
-        for row in rows {
-            let all = row.lines.lines().count();
-            let left: Vec<&str> = row.lines.lines().filter(|line| !line.contains(&theirs)).collect();
-            gone += (all - left.len()) as u64;
-            if left.is_empty() {
-                q!(
-                    self,
-                    execute,
-                    "DELETE FROM request_samples WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
-                    tenant,
-                    row.at,
-                    &row.route,
-                    row.writer
-                )?;
-            } else {
-                q!(
-                    self,
-                    execute,
-                    "UPDATE request_samples SET samples = $5, lines = $6
-                      WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
-                    tenant,
-                    row.at,
-                    &row.route,
-                    row.writer,
-                    i64::try_from(left.len()).unwrap_or(i64::MAX),
-                    left.join("\n")
-                )?;
-            }
-        }
-        Ok(gone)
     }
 }
 
@@ -366,18 +309,7 @@ impl Platform<'_> {
         if event.is_some() {
             return Ok(true);
         }
-        let sample = q!(
-            tx, scalar_optional as Time,
-            pg "SELECT at FROM request_samples
-                 WHERE tenant = $1 AND at >= $2 AND at < $3 AND position($4 IN lines) > 0 LIMIT 1",
-            lite "SELECT at FROM request_samples
-                   WHERE tenant = $1 AND at >= $2 AND at < $3 AND instr(lines, $4) > 0 LIMIT 1",
-            tenant,
-            from,
-            before,
-            sampled(principal)
-        )?;
-        Ok(sample.is_some())
+        tx.has_samples(tenant, principal, from, before).await
     }
 
     /// Goes on erasing events until a transaction finds fewer than it may take, and the usage of what came meanwhile.

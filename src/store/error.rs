@@ -17,6 +17,9 @@ pub enum Fault {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// A file is not a whole, unchanged backup that this program can restore.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
     /// Another transaction was in the way, and this one was undone.
     #[error("the store is busy")]
     Busy(#[source] sqlx::Error),
@@ -45,6 +48,9 @@ pub enum StoreError {
         /// Why.
         source: EnvelopeError,
     },
+    /// There is something where nothing may be.
+    #[error("the database is in use: {0}")]
+    InUse(String),
     /// A folder, file or command that the store needs cannot be used.
     #[error("{what}: {source}")]
     Io {
@@ -53,6 +59,9 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// The master keys are not those that the store needs, or others can read them.
+    #[error("{0}")]
+    MasterKey(String),
     /// There is no such thing.
     #[error("there is no {0}")]
     Missing(String),
@@ -87,9 +96,12 @@ impl StoreError {
         match self {
             Self::Busy(_) | Self::CommitUnknown(_) | Self::Timeout(_) | Self::Unavailable(_) => Fault::Store,
             Self::Conflict { .. } | Self::Duplicate(_) | Self::Missing(_) | Self::Refused(_) => Fault::Caller,
-            Self::Database(_)
+            Self::Backup(_)
+            | Self::Database(_)
             | Self::Envelope { .. }
+            | Self::InUse(_)
             | Self::Io { .. }
+            | Self::MasterKey(_)
             | Self::Roles(_)
             | Self::Schema(_)
             | Self::Settings(_)

@@ -1,7 +1,7 @@
 //! Where the master keys come from.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,25 @@ const COMMAND_TIME: Duration = Duration::from_secs(10);
 const MAX_KEYS_TEXT: usize = 16 << 10;
 
 impl Store {
-    /// Reads the master keys again, as after a rotation.
+    /// Reads the master keys again, as after a rotation. Where the default file is not there yet it is made, unless
+    /// something in the store is sealed already.
     ///
     /// # Errors
-    /// They cannot be read, or are not keys.
+    /// They cannot be read, or are not keys; [`StoreError::MasterKey`] if what the store has needs other ones.
     pub async fn load_keys(&self) -> Result<(), StoreError> {
         let settings = &self.0.settings;
         let text = match &settings.encryption {
-            None => from_file(&settings.data_dir.join(KEY_FILE), true)?,
-            Some(Encryption::KeyFile(path)) => from_file(path, false)?,
+            None => {
+                let path = settings.data_dir.join(KEY_FILE);
+                match own_file(&path)? {
+                    Some(text) => text,
+                    None => {
+                        self.nothing_is_sealed(&path).await?;
+                        make(&path)?
+                    }
+                }
+            }
+            Some(Encryption::KeyFile(path)) => from_file(path)?,
             Some(Encryption::KeyEnv(name)) => {
                 let text = (self.0.env)(name).ok_or_else(|| {
                     StoreError::Settings(format!("encryption: the environment variable {name} is not set"))
@@ -38,16 +48,70 @@ impl Store {
             }
             Some(Encryption::KeyCommand(command)) => from_command(command).await?,
         };
-        let keys = MasterKeys::parse(text.expose()).map_err(|source| envelope("store.encryption", source))?;
-        self.0.keys.store(Some(Arc::new(keys)));
+        let keys = self.parse(&text)?;
+        if self.0.keys.swap(Some(Arc::new(keys))).is_none() {
+            self.tell_of_missing_keys().await;
+        }
         Ok(())
     }
 
+    fn parse(&self, text: &Secret<String>) -> Result<MasterKeys, StoreError> {
+        MasterKeys::parse(text.expose()).map_err(|source| envelope(&self.keys_place(), source))
+    }
+
+    /// Where the master keys come from, for people.
+    fn keys_place(&self) -> String {
+        let settings = &self.0.settings;
+        match &settings.encryption {
+            None => format!("the master keys in {}", settings.data_dir.join(KEY_FILE).display()),
+            Some(Encryption::KeyFile(path)) => {
+                format!("the master keys in {} (store.encryption.key_file)", path.display())
+            }
+            Some(Encryption::KeyEnv(name)) => {
+                format!("the master keys in the environment variable {name} (store.encryption.key_env)")
+            }
+            Some(Encryption::KeyCommand(_)) => {
+                "the master keys that store.encryption.key_command prints".to_owned()
+            }
+        }
+    }
+
+    /// Fails if something in the store is sealed: a new key would open none of it, and hide that the old one is missing.
+    async fn nothing_is_sealed(&self, path: &Path) -> Result<(), StoreError> {
+        let ids = self.platform().sealing_key_ids().await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let keys = if ids.len() == 1 { "the master key" } else { "the master keys" };
+        Err(StoreError::MasterKey(format!(
+            "what the store has is sealed with {keys} {}, and there is no {}: put a copy of the old file there (mode 0600), \
+             or say where the keys are with store.encryption",
+            quoted(&ids),
+            path.display()
+        )))
+    }
+
+    /// Once, when the keys are first read: nothing else says so before somebody needs what does not open.
+    async fn tell_of_missing_keys(&self) {
+        let (Ok(keys), Ok(ids)) = (self.master_keys(), self.platform().sealing_key_ids().await) else {
+            return;
+        };
+        let missing: Vec<String> = ids.into_iter().filter(|id| !keys.has(id)).collect();
+        if !missing.is_empty() {
+            tracing::error!(
+                event = "master_keys_missing",
+                missing = quoted(&missing),
+                place = self.keys_place(),
+                "values in the store are sealed with keys that are not there, and do not open"
+            );
+        }
+    }
+
     /// Adds a master key that seals from now on, where the keys are in a file. Values are moved to it by
-    /// [`super::Platform::rewrap`].
+    /// [`super::Platform::rewrap`], and no key is made if one of them could not be.
     ///
     /// # Errors
-    /// The keys are not in a file, or it cannot be written.
+    /// The keys are not in a file, or it cannot be written; a value that does not open.
     pub async fn rotate_master_key(&self) -> Result<String, StoreError> {
         let path = match &self.0.settings.encryption {
             None => self.0.settings.data_dir.join(KEY_FILE),
@@ -61,9 +125,13 @@ impl Store {
         // Two that rotate at once would each write a ring without the other's key, and what was sealed with that would be
         // lost.
         let _alone = alone(&path).map_err(|e| StoreError::io(format!("the keys {}", path.display()), e))?;
-        let keys = MasterKeys::parse(from_file(&path, false)?.expose())
-            .and_then(MasterKeys::rotate)
-            .map_err(|source| envelope("store.encryption", source))?;
+        let text = match &self.0.settings.encryption {
+            None => own_file(&path)?.ok_or_else(|| StoreError::Missing(path.display().to_string()))?,
+            Some(_) => from_file(&path)?,
+        };
+        let keys = self.parse(&text)?;
+        let keys = keys.rotate().map_err(|source| envelope(&self.keys_place(), source))?;
+        self.platform().can_rewrap(&keys).await?;
         let id = keys.sealing().to_owned();
         write(&path, &keys.print()).map_err(|e| StoreError::io(format!("the keys {}", path.display()), e))?;
         self.0.keys.store(Some(Arc::new(keys)));
@@ -91,15 +159,20 @@ impl Store {
             },
             opened => opened,
         };
-        opened.map_err(|source| envelope(&place.join("/"), source))
+        opened.map_err(|source| match &source {
+            EnvelopeError::UnknownKey(_) => {
+                envelope(&format!("{}, with {}", place.join("/"), self.keys_place()), source)
+            }
+            _ => envelope(&place.join("/"), source),
+        })
     }
 
     /// The keys as they are in their file now, if they are in one that can be read. They count from now on.
     fn read_file_again(&self) -> Option<Arc<MasterKeys>> {
         let settings = &self.0.settings;
         let text = match &settings.encryption {
-            None => from_file(&settings.data_dir.join(KEY_FILE), false).ok()?,
-            Some(Encryption::KeyFile(path)) => from_file(path, false).ok()?,
+            None => own_file(&settings.data_dir.join(KEY_FILE)).ok()??,
+            Some(Encryption::KeyFile(path)) => from_file(path).ok()?,
             Some(Encryption::KeyCommand(_) | Encryption::KeyEnv(_)) => return None,
         };
         let keys = Arc::new(MasterKeys::parse(text.expose()).ok()?);
@@ -109,7 +182,7 @@ impl Store {
     }
 
     pub(super) fn master_keys(&self) -> Result<Arc<MasterKeys>, StoreError> {
-        self.0.keys.load_full().ok_or_else(|| envelope("store.encryption", EnvelopeError::NoKeys))
+        self.0.keys.load_full().ok_or_else(|| envelope(&self.keys_place(), EnvelopeError::NoKeys))
     }
 }
 
@@ -117,19 +190,41 @@ pub(super) fn envelope(what: &str, source: EnvelopeError) -> StoreError {
     StoreError::Envelope { what: what.to_owned(), source }
 }
 
-fn from_file(path: &Path, make: bool) -> Result<Secret<String>, StoreError> {
+fn quoted(ids: &[String]) -> String {
+    ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// A file that an operator names. Who may read it is their decision: what is mounted into a container is often readable by
+/// all inside.
+fn from_file(path: &Path) -> Result<Secret<String>, StoreError> {
+    let text = std::fs::read_to_string(path);
+    text.map(Secret::new).map_err(|e| StoreError::io(format!("the keys {}", path.display()), e))
+}
+
+/// The file that we make ourselves, if it is there; nobody else may read it.
+fn own_file(path: &Path) -> Result<Option<Secret<String>>, StoreError> {
+    let mode = match std::fs::metadata(path) {
+        Ok(meta) => meta.permissions().mode() & 0o777,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io(format!("the keys {}", path.display()), error)),
+    };
+    if mode & 0o077 != 0 {
+        return Err(StoreError::MasterKey(format!(
+            "the master keys {} may be read by others (mode {mode:o}): whoever has them can read every secret in the store; \
+             chmod 600 it",
+            path.display()
+        )));
+    }
+    from_file(path).map(Some)
+}
+
+fn make(path: &Path) -> Result<Secret<String>, StoreError> {
     let failed = |source| StoreError::io(format!("the keys {}", path.display()), source);
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Secret::new(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-            let keys = MasterKeys::generate().map_err(|source| envelope("store.encryption", source))?;
-            match create(path, &keys.print()) {
-                Ok(()) => Ok(keys.print()),
-                // Another process was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => from_file(path, false),
-                Err(error) => Err(failed(error)),
-            }
-        }
+    let keys = MasterKeys::generate().map_err(|source| envelope("a new master key", source))?;
+    match create(path, &keys.print()) {
+        Ok(()) => Ok(keys.print()),
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => from_file(path),
         Err(error) => Err(failed(error)),
     }
 }

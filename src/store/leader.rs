@@ -87,7 +87,7 @@ async fn hold(
         sender.send_replace(Some(take(store, name, holder).await?));
         return std::future::pending().await;
     };
-    let mut conn = Held(Some(pools.reach.through(pools.held.acquire()).await?));
+    let mut conn = Held(Some(pools.reach.through(Box::pin(pools.held.acquire())).await?));
     let key = i64::from_le_bytes(lock_key(name));
     let got: bool = sqlx::query("SELECT pg_try_advisory_lock($1)")
         .bind(key)

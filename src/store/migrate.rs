@@ -102,51 +102,79 @@ pub(super) async fn up(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut done = Vec::new();
     loop {
         let mut tx = locked(store).await?;
-        let applied = applied(&mut tx).await?;
-        compatible(engine, &applied)?;
-        let Some(next) = MIGRATIONS.iter().find(|m| applied.iter().all(|a| a.version != m.version())) else {
-            tx.commit().await?;
-            return Ok(done);
-        };
-        raw(&mut tx, next.up(engine)).await.map_err(|e| failed(next, &e))?;
-        let now = store.now().micros();
-        q!(
-            tx,
-            execute,
-            "INSERT INTO schema_migrations (version, name, level, checksum, applied_at) VALUES ($1, $2, $3, $4, $5)",
-            next.version(),
-            next.name,
-            next.level,
-            next.checksum(engine),
-            now
-        )?;
+        let name = step_up(&mut tx).await?;
         tx.commit().await?;
-        done.push(next.name.to_owned());
+        match name {
+            Some(name) => done.push(name.to_owned()),
+            None => return Ok(done),
+        }
     }
+}
+
+/// Applies the first that is missing, if one is.
+async fn step_up(tx: &mut Tx) -> Result<Option<&'static str>, StoreError> {
+    let engine = tx.store().engine();
+    let applied = applied(tx).await?;
+    compatible(engine, &applied)?;
+    let Some(next) = MIGRATIONS.iter().find(|m| applied.iter().all(|a| a.version != m.version())) else {
+        return Ok(None);
+    };
+    raw(tx, next.up(engine)).await.map_err(|e| failed(next, &e))?;
+    let now = tx.now().micros();
+    q!(
+        tx,
+        execute,
+        "INSERT INTO schema_migrations (version, name, level, checksum, applied_at) VALUES ($1, $2, $3, $4, $5)",
+        next.version(),
+        next.name,
+        next.level,
+        next.checksum(engine),
+        now
+    )?;
+    Ok(Some(next.name))
+}
+
+/// A transaction of the tables' owner in which they are up to date, and with `erase` have nothing in them but what
+/// migrations put there. Nobody else migrates before it ends.
+pub(super) async fn in_one(store: &Store, erase: bool) -> Result<Tx, StoreError> {
+    let mut tx = locked(store).await?;
+    if erase {
+        while step_down(&mut tx, 0).await?.is_some() {}
+    }
+    while step_up(&mut tx).await?.is_some() {}
+    Ok(tx)
 }
 
 /// Undoes everything after `target`, the newest first.
 pub(super) async fn down(store: &Store, target: i64) -> Result<Vec<String>, StoreError> {
-    let engine = store.engine();
     let mut done = Vec::new();
     loop {
         let mut tx = locked(store).await?;
-        let applied = applied(&mut tx).await?;
-        let Some(last) = applied.iter().filter(|a| a.version > target).max_by_key(|a| a.version) else {
-            tx.commit().await?;
-            return Ok(done);
-        };
-        let Some(known) = MIGRATIONS.iter().find(|m| m.version() == last.version) else {
-            return Err(StoreError::Schema(format!(
-                "the migration {} was made by a newer version of Tollgate: undo it with that version",
-                last.name
-            )));
-        };
-        raw(&mut tx, known.down(engine)).await.map_err(|e| failed(known, &e))?;
-        q!(tx, execute, "DELETE FROM schema_migrations WHERE version = $1", last.version)?;
+        let name = step_down(&mut tx, target).await?;
         tx.commit().await?;
-        done.push(known.name.to_owned());
+        match name {
+            Some(name) => done.push(name.to_owned()),
+            None => return Ok(done),
+        }
     }
+}
+
+/// Undoes the last one after `target`, if there is one.
+async fn step_down(tx: &mut Tx, target: i64) -> Result<Option<&'static str>, StoreError> {
+    let engine = tx.store().engine();
+    let applied = applied(tx).await?;
+    let Some(last) = applied.iter().filter(|a| a.version > target).max_by_key(|a| a.version) else {
+        return Ok(None);
+    };
+    let Some(known) = MIGRATIONS.iter().find(|m| m.version() == last.version) else {
+        return Err(StoreError::Schema(format!(
+            "the migration {} was made by a newer version of Tollgate: undo it with that version",
+            last.name
+        )));
+    };
+    raw(tx, known.down(engine)).await.map_err(|e| failed(known, &e))?;
+    q!(tx, execute, "DELETE FROM schema_migrations WHERE version = $1", last.version)?;
+    Ok(Some(known.name))
 }
 
 /// Fails unless this program can work with the tables as they are.

@@ -40,6 +40,7 @@ mod reach;
 mod replicas;
 mod revisions;
 mod roles;
+mod sample_erasure;
 mod samples;
 mod sealing_keys;
 mod secrets;
@@ -252,7 +253,7 @@ impl Store {
                 // To get a connection may take all of the former; what is asked on it is nothing.
                 let settings = &self.0.settings;
                 let patience = settings.connect_timeout.saturating_add(settings.statement_timeout);
-                Conn::Postgres(pools.reach.through(tx::within(patience, begun)).await?)
+                Conn::Postgres(pools.reach.through(Box::pin(tx::within(patience, begun))).await?)
             }
             Pools::Sqlite(pools) => Conn::Sqlite(match access {
                 Access::Read => pools.readers.begin().await?,
@@ -267,7 +268,9 @@ impl Store {
     /// security it sees no tenant's rows.
     async fn begin_as_owner(&self) -> Result<Tx, StoreError> {
         let conn = match &self.0.pools {
-            Pools::Postgres(pools) => Conn::Postgres(pools.reach.through(pools.main.begin()).await?),
+            Pools::Postgres(pools) => {
+                Conn::Postgres(pools.reach.through(Box::pin(pools.main.begin())).await?)
+            }
             Pools::Sqlite(pools) => Conn::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
         };
         let mut tx = Tx::new(conn, self.clone(), Access::Write);

@@ -7,6 +7,7 @@
 //! While the server is known to be away nobody waits for it: every call looks for a moment ([`GLANCE`]) and fails. A
 //! background task looks until the server answers.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,14 +67,15 @@ impl Reach {
         Arc::new(Self { options, patience, away: Mutex::default(), last: tokio::sync::Mutex::default() })
     }
 
-    /// Does what begins with waiting for a connection of a pool.
+    /// Does what begins with waiting for a connection of a pool. Such futures are large, and would be part of those of all
+    /// callers: hence the box.
     pub(super) async fn through<T>(
         self: &Arc<Self>,
-        work: impl Future<Output = Result<T, sqlx::Error>>,
+        work: Pin<Box<impl Future<Output = Result<T, sqlx::Error>>>>,
     ) -> Result<T, sqlx::Error> {
         let away = self.away.lock().clone();
         if let Some(why) = away {
-            match timeout(GLANCE, self.look()).await {
+            match timeout(GLANCE, Box::pin(self.look())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => return Err(why.error()),
                 Err(_) => return Err(why.error()),
@@ -83,7 +85,7 @@ impl Reach {
         let diagnosis = async {
             sleep(SLOW).await;
             loop {
-                if let Err(why) = self.look().await {
+                if let Err(why) = Box::pin(self.look()).await {
                     return why;
                 }
                 answers.store(true, Ordering::Relaxed);
@@ -157,7 +159,7 @@ impl Reach {
             loop {
                 sleep(PROBE_EVERY).await;
                 let Some(reach) = reach.upgrade() else { return };
-                if reach.away.lock().is_none() || reach.look().await.is_ok() {
+                if reach.away.lock().is_none() || Box::pin(reach.look()).await.is_ok() {
                     return;
                 }
             }
@@ -195,7 +197,7 @@ mod tests {
         let began = std::time::Instant::now();
         for _ in 0..10 {
             let waiting = std::future::pending::<Result<(), sqlx::Error>>();
-            let error = reach.through(waiting).await.unwrap_err();
+            let error = reach.through(Box::pin(waiting)).await.unwrap_err();
             assert!(error.to_string().contains("Connection refused"), "{error}");
         }
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -209,11 +211,11 @@ mod tests {
             sleep(Duration::from_millis(400)).await;
             Err::<(), _>(sqlx::Error::PoolTimedOut)
         };
-        let error = reach.through(wait).await.unwrap_err();
+        let error = reach.through(Box::pin(wait)).await.unwrap_err();
         assert!(error.to_string().contains("no answer within"), "{error}");
         let began = std::time::Instant::now();
         let waiting = std::future::pending::<Result<(), sqlx::Error>>();
-        assert!(reach.through(waiting).await.is_err());
+        assert!(reach.through(Box::pin(waiting)).await.is_err());
         assert!(began.elapsed() < Duration::from_millis(300), "{:?}", began.elapsed());
     }
 }

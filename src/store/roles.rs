@@ -48,7 +48,7 @@ const ROLES: &str = "
 /// Sees to it that the roles are there and no more than they should be.
 pub(super) async fn ensure(store: &Store) -> Result<(), StoreError> {
     let Pools::Postgres(pools) = &store.0.pools else { return Ok(()) };
-    let mut conn = pools.reach.through(pools.main.acquire()).await?;
+    let mut conn = pools.reach.through(Box::pin(pools.main.acquire())).await?;
     let roles: Vec<Role> =
         sqlx::query_as(ROLES).bind(TENANT_ROLE).bind(PLATFORM_ROLE).fetch_all(&mut *conn).await?;
     let Some(own) = roles.iter().find(|r| r.own) else {

@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::keys::envelope;
 use super::tx::q;
-use super::{Platform, StoreError, Time};
+use super::{Platform, StoreError, Time, Tx};
 use crate::base::Secret;
 use crate::base::envelope::{MasterKeys, key_id};
 
@@ -29,6 +29,15 @@ struct Row {
 
 fn place<'a>(purpose: &'a str, id: &'a str) -> [&'a str; 3] {
     ["sealing_keys", purpose, id]
+}
+
+/// All of them with their places, as they are sealed. They are few.
+pub(super) async fn sealed(tx: &mut Tx) -> Result<Vec<([String; 3], Vec<u8>)>, StoreError> {
+    let rows = q!(tx, all as Row, "SELECT purpose, id, sealed, active_from FROM sealing_keys")?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (place(&row.purpose, &row.id).map(ToOwned::to_owned), row.sealed))
+        .collect())
 }
 
 impl Platform<'_> {

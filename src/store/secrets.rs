@@ -12,7 +12,7 @@ use super::keys::envelope;
 use super::tx::q;
 use super::{Channel, Page, Platform, StoreError, TenantScope, TenantTx, Time};
 use crate::base::Secret;
-use crate::base::envelope::key_id;
+use crate::base::envelope::{MasterKeys, key_id};
 
 /// The largest secret, in bytes.
 pub const MAX_SECRET: usize = 64 << 10;
@@ -213,6 +213,55 @@ async fn locked(tx: &mut TenantTx, name: &str) -> Result<Option<SecretInfo>, Sto
 pub type SecretsMark = (i64, Option<Time>);
 
 impl Platform<'_> {
+    /// Ids of the master keys that values of the store are sealed with, as far as shared keys, erasures and the first
+    /// secrets say: after each rotation those are of one key.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn sealing_key_ids(&self) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.read().await?;
+        q!(
+            tx,
+            scalar_all as String,
+            "SELECT key_id FROM (SELECT key_id FROM secrets ORDER BY tenant, name LIMIT 1000) AS s
+              UNION SELECT key_id FROM sealing_keys UNION SELECT key_id FROM audit_erasures ORDER BY 1"
+        )
+    }
+
+    /// Whether [`Platform::rewrap`] could move every value to the key of `keys` that seals. Changes nothing.
+    ///
+    /// # Errors
+    /// The first value that does not open; the database.
+    pub(super) async fn can_rewrap(&self, keys: &MasterKeys) -> Result<(), StoreError> {
+        let mut tx = self.read().await?;
+        let mut after = (String::new(), String::new());
+        loop {
+            let rows = q!(
+                tx,
+                all as (String, String, Vec<u8>),
+                "SELECT tenant, name, sealed FROM secrets WHERE (tenant, name) > ($1, $2) ORDER BY tenant, name LIMIT $3",
+                &after.0,
+                &after.1,
+                BATCH
+            )?;
+            for (tenant, name, sealed) in &rows {
+                let what = format!("secret `{name}` of tenant `{tenant}`");
+                keys.rewrap(&place(tenant, name), sealed).map_err(|e| envelope(&what, e))?;
+            }
+            match rows.into_iter().next_back() {
+                Some((tenant, name, _)) => after = (tenant, name),
+                None => break,
+            }
+        }
+        let mut others = super::sealing_keys::sealed(&mut tx).await?;
+        others.extend(super::erasure::sealed(&mut tx).await?);
+        for (at, sealed) in &others {
+            let place: Vec<&str> = at.iter().map(String::as_str).collect();
+            keys.rewrap(&place, sealed).map_err(|e| envelope(&at.join("/"), e))?;
+        }
+        Ok(())
+    }
+
     /// Whether any secret was set or removed since.
     ///
     /// # Errors

@@ -66,6 +66,12 @@ impl StoreSettings {
         }
     }
 
+    /// The file of an SQLite database that is not there yet.
+    pub fn missing(&self) -> Option<PathBuf> {
+        let path = (self.engine() == Engine::Sqlite).then(|| self.sqlite_path());
+        path.filter(|path| !path.exists())
+    }
+
     /// The file of an SQLite database.
     pub(super) fn sqlite_path(&self) -> PathBuf {
         let named = self.url.as_ref().and_then(|url| url.expose().strip_prefix("sqlite:"));

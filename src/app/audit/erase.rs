@@ -19,13 +19,13 @@ pub async fn erase(
     reason: Option<&str>,
 ) -> Result<Erasure, StoreError> {
     let whose = format!("principal: {}", erased_name(tenant, principal));
-    record(store, tenant, "erase_audit", author, reason, Some(&whose)).await?;
+    write(store, tenant, ["erase_audit", ""], Some(&whose), author, reason).await?;
     let done = store.platform().audit_erase(tenant, principal).await?;
     let much = format!(
         "{whose}; erased: {} events, {} samples, {} rows of usage; classes: data, control",
         done.events, done.samples, done.usage
     );
-    record(store, tenant, "erase_audit", author, reason, Some(&much)).await?;
+    write(store, tenant, ["erase_audit", ""], Some(&much), author, reason).await?;
     Ok(done)
 }
 
@@ -39,20 +39,38 @@ pub async fn bodies_exported(
     author: &str,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    record(store, tenant, "read_audit_bodies", author, reason, None).await
+    record(store, tenant, "read_audit_bodies", None, author, reason).await
 }
 
-/// Writes one event, as a writer that writes nothing else.
-async fn record(
+/// Writes one event of the control plane, as a writer that writes nothing else: what was done on the store itself, and to
+/// what.
+///
+/// # Errors
+/// The store.
+pub async fn record(
     store: &Store,
     tenant: &TenantId,
     action: &str,
+    object: Option<&str>,
     author: &str,
     reason: Option<&str>,
-    detail: Option<&str>,
 ) -> Result<(), StoreError> {
+    write(store, tenant, [action, object.unwrap_or_default()], None, author, reason).await
+}
+
+/// The same, with what it did in words. An object without a name is none.
+async fn write(
+    store: &Store,
+    tenant: &TenantId,
+    [action, object]: [&str; 2],
+    detail: Option<&str>,
+    author: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    let object = Some(object).filter(|object| !object.is_empty());
     let event = &Event {
         action: Some(action),
+        object,
         principal: Some(author),
         decision: Some("allow"),
         outcome: Some("ok"),

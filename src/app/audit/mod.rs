@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use checkpoint::{Signed, checkpoint, checkpoint_all, horizon};
-pub use erase::{bodies_exported, erase};
+pub use erase::{bodies_exported, erase, record};
 
 use crate::app::StartError;
 use crate::app::core::Core;

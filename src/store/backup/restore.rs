@@ -1,13 +1,16 @@
-//! Reads a backup into a database, in one transaction that commits only if every hash and count is right.
+//! Reads a backup into a database. The file is read twice: once to see that it is whole, before anything is touched, and
+//! once into the database, in one transaction that commits only if every hash and count is right. What `--erase` removes is
+//! removed in that transaction, too.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
+use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
 
 use super::super::tx::{Conn, Tx};
-use super::super::{Engine, PLATFORM_ROLE, SCHEMA_LEVEL, Store, StoreError};
+use super::super::{Engine, PLATFORM_ROLE, SCHEMA_LEVEL, Store, StoreError, migrate, roles};
 use super::tables::{self, Table};
 use super::{FORMAT, Header, Line, Manifest, SEEDED, TableManifest, dump, hex};
 
@@ -28,22 +31,29 @@ pub enum Into {
 }
 
 impl Store {
-    /// Puts a backup back. Nothing is changed if it fails, but that with [`Into::Erased`] what was there is gone.
+    /// Puts a backup back. Nothing is changed if it fails, whatever was to be removed first.
     ///
     /// # Errors
-    /// The file is not a complete, unchanged backup, or of a newer version; the database is in use; the database.
-    pub async fn restore(&self, from: impl Read, into: Into) -> Result<Manifest, StoreError> {
-        if into == Into::Erased {
-            self.migrate_down(0).await?;
+    /// [`StoreError::Backup`] if the file is not a complete, unchanged backup, or of a newer version;
+    /// [`StoreError::InUse`]; the database.
+    pub async fn restore(&self, mut from: impl Read + Seek, into: Into) -> Result<Manifest, StoreError> {
+        let start = from.stream_position().map_err(bad)?;
+        Reading::new(&mut from)?.run(None).await?;
+        from.seek(SeekFrom::Start(start)).map_err(bad)?;
+        if self.engine() == Engine::Postgres {
+            roles::ensure(self).await?;
         }
-        self.migrate_up().await?;
-        let mut tx = self.platform().begin().await?.0;
-        tx.without_limit().await?;
+        let mut tx = migrate::in_one(self, into == Into::Erased).await?;
+        if self.engine() == Engine::Postgres {
+            execute(&mut tx, format!("SET LOCAL ROLE {PLATFORM_ROLE}"), None).await?;
+            execute(&mut tx, "SET LOCAL tollgate.tenant = ''".to_owned(), None).await?;
+        }
         let tables = tables::list(&mut tx).await?;
         clear(&mut tx, &tables).await?;
         let numbering = numbering(&mut tx).await?;
         switch(&mut tx, &numbering, "DISABLE").await?;
-        let manifest = Reading::new(from)?.run(&mut tx, self.engine(), &tables).await?;
+        let engine = self.engine();
+        let manifest = Reading::new(from)?.run(Some(Target { tx: &mut tx, engine, tables: &tables })).await?;
         switch(&mut tx, &numbering, "ENABLE").await?;
         for table in &tables {
             let found = dump::rows(&mut tx, self.engine(), table, &mut |_| Ok(())).await?;
@@ -71,8 +81,9 @@ async fn clear(tx: &mut Tx, tables: &[Table]) -> Result<(), StoreError> {
             Conn::Sqlite(conn) => sqlx::query_scalar(text).fetch_one(&mut **conn).await?,
         };
         if rows > 0 {
-            return Err(StoreError::Refused(format!(
-                "the database is in use: {} has {rows} rows (`--erase` removes everything first)",
+            let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+            return Err(StoreError::InUse(format!(
+                "{} has {rows} (`--erase` removes everything first)",
                 table.name
             )));
         }
@@ -129,7 +140,23 @@ async fn execute(tx: &mut Tx, text: String, rows: Option<String>) -> Result<(), 
 }
 
 fn bad(why: impl std::fmt::Display) -> StoreError {
-    StoreError::Refused(format!("the backup cannot be used: {why}"))
+    StoreError::Backup(why.to_string())
+}
+
+/// Where rows go.
+struct Target<'a> {
+    tx: &'a mut Tx,
+    engine: Engine,
+    tables: &'a [Table],
+}
+
+impl Target<'_> {
+    /// The statement that writes rows of a table.
+    fn insert(&self, name: &str, columns: &[String]) -> Result<String, StoreError> {
+        let table = self.tables.iter().find(|table| table.name == name);
+        let table = table.ok_or_else(|| bad(format!("there is no table {name} here")))?;
+        table.insert(self.engine, columns)
+    }
 }
 
 struct Reading<R: Read> {
@@ -160,7 +187,8 @@ impl<R: Read> Reading<R> {
         self.hash.update(b"\n");
     }
 
-    async fn run(mut self, tx: &mut Tx, engine: Engine, tables: &[Table]) -> Result<Manifest, StoreError> {
+    /// Reads all of it, and writes the rows where they are to go, if they are.
+    async fn run(mut self, mut target: Option<Target<'_>>) -> Result<Manifest, StoreError> {
         let header = match serde_json::from_str(self.next()?) {
             Ok(Line::Backup(header)) => header,
             _ => return Err(bad("it does not begin as one")),
@@ -172,10 +200,9 @@ impl<R: Read> Reading<R> {
             match serde_json::from_str(self.next()?).map_err(bad)? {
                 Line::Table { name, columns } => {
                     self.hashed();
-                    let table = tables.iter().find(|table| table.name == name);
-                    let table = table.ok_or_else(|| bad(format!("there is no table {name} here")))?;
-                    let insert = table.insert(engine, &columns)?;
-                    let manifest = self.table(tx, &insert, &name).await?;
+                    let insert = target.as_ref().map(|target| target.insert(&name, &columns)).transpose()?;
+                    let into = target.as_mut().map(|target| &mut *target.tx).zip(insert.as_deref());
+                    let manifest = self.table(into, &name, columns.len()).await?;
                     if found.insert(name.clone(), manifest).is_some() {
                         return Err(bad(format!("{name} is in it twice")));
                     }
@@ -195,8 +222,13 @@ impl<R: Read> Reading<R> {
         }
     }
 
-    /// The rows of one table.
-    async fn table(&mut self, tx: &mut Tx, insert: &str, name: &str) -> Result<TableManifest, StoreError> {
+    /// The rows of one table; where they are to be written, and with which statement.
+    async fn table(
+        &mut self,
+        mut into: Option<(&mut Tx, &str)>,
+        name: &str,
+        columns: usize,
+    ) -> Result<TableManifest, StoreError> {
         let mut hash = Sha256::new();
         let mut rows = 0;
         let mut batch = Batch::default();
@@ -206,19 +238,30 @@ impl<R: Read> Reading<R> {
                 hash.update(line.as_bytes());
                 hash.update(b"\n");
                 rows += 1;
-                batch.push(line);
-                self.hashed();
-                if batch.is_full() {
-                    execute(tx, insert.to_owned(), Some(batch.take())).await?;
+                match &mut into {
+                    // Nothing is kept of it: an array of as many values as there are columns.
+                    None => match serde_json::from_str::<Vec<IgnoredAny>>(line) {
+                        Ok(values) if values.len() == columns => {}
+                        _ => return Err(bad(format!("row {rows} of {name} is damaged"))),
+                    },
+                    Some((tx, insert)) => {
+                        batch.push(line);
+                        if batch.is_full() {
+                            execute(tx, (*insert).to_owned(), Some(batch.take())).await?;
+                        }
+                    }
                 }
+                self.hashed();
                 continue;
             }
             let Ok(Line::TableEnd(expected)) = serde_json::from_str(line) else {
                 return Err(bad(format!("the rows of {name} have no end")));
             };
             self.hashed();
-            if batch.rows > 0 {
-                execute(tx, insert.to_owned(), Some(batch.take())).await?;
+            if let Some((tx, insert)) = &mut into
+                && batch.rows > 0
+            {
+                execute(tx, (*insert).to_owned(), Some(batch.take())).await?;
             }
             let found = TableManifest { rows, sha256: hex(hash.finalize()) };
             return if found == expected {

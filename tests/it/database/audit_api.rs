@@ -143,7 +143,9 @@ async fn replicas_sign_with_one_key_that_the_first_one_brought() {
         assert!(verify(std::io::Cursor::new(&export.body[..]), &[brought], None).is_err());
     }
     // With another master key it cannot be opened, and is not replaced by another.
-    let stranger = Replica::start(&database.url()).await;
+    let another =
+        |data: &Path| std::fs::write(data.join("master.key"), crate::store::secrets::ANOTHER_KEY).unwrap();
+    let stranger = first.beside(another).await;
     let admin = stranger.process().admin_address();
     let refused = get(admin, "an-operators-token", &format!("{AUDIT}/export")).await;
     assert_eq!(refused.status(), 503, "{}", refused.text());

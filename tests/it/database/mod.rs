@@ -16,6 +16,7 @@ mod scopes;
 mod tenants;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::support::{Caller, Folder, within};
 
 /// How soon every replica serves what was acknowledged.
 pub const SOON: Duration = Duration::from_secs(1);
+
+/// The master key of replicas.
+const MASTER_KEY: &str = "test BBECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
 
 /// One process with a data folder of its own.
 pub struct Replica {
@@ -68,6 +72,13 @@ impl Replica {
     }
 
     async fn start_in(folder: Arc<Folder>, url: &str, role: Role, more: [String; 2], clock: &Clock) -> Self {
+        // Replicas that share a database have the same keys.
+        let key = folder.path().join("data").join("master.key");
+        if !key.exists() {
+            std::fs::create_dir_all(key.parent().unwrap()).unwrap();
+            std::fs::write(&key, MASTER_KEY).unwrap();
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
         let [listeners, sections] = &more;
         let text = "version: 1\n\
              listeners: { mcp: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0, token: \"${env:ADMIN}\" }, LISTENERS }\n\

@@ -62,8 +62,13 @@ async fn a_control_plane_lists_and_closes_what_is_at_home_in_data_planes() {
     assert_eq!(ask(&control, "GET", "/readyz").await.status(), 200);
 
     let (at_one, at_two) = (one.caller("s").initialize().await, two.caller("s").initialize().await);
-    let listed = ask(&control, "GET", "/api/v1/tenants/default/sessions").await.json();
-    assert_eq!((items(&listed).len(), listed["missing"].clone()), (2, json!([])), "{listed}");
+    // A replica that has just started is known by its first beat.
+    let listed = eventually("both are known", async || {
+        let listed = ask(&control, "GET", "/api/v1/tenants/default/sessions").await.json();
+        (items(&listed).len() == 2).then_some(listed)
+    })
+    .await;
+    assert_eq!(listed["missing"], json!([]), "{listed}");
     // Page by page it is the same.
     let first = ask(&control, "GET", "/api/v1/tenants/default/sessions?limit=1").await.json();
     let cursor = first["next_cursor"].as_str().expect("there is more");

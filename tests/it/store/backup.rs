@@ -1,9 +1,11 @@
 //! Backups: engine-neutral, complete or refused, compared table by table after a restore.
 
+use std::io::Cursor;
+
 use tollgate::base::{Scope, Secret};
 use tollgate::config::model::HistoryRetention;
 use tollgate::store::{
-    CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store, whatever,
+    CandidateSource, Engine, NewCanary, NewRevision, NewUser, Page, RestoreInto, Store, StoreError, whatever,
 };
 
 use super::{Fixture, tenant};
@@ -75,7 +77,7 @@ async fn a_backup_of_either_engine_restores_into_either() {
                 target.settings.data_dir.join("master.key"),
             )
             .unwrap();
-            assert_eq!(target.store.restore(&file[..], RestoreInto::Empty).await.unwrap(), manifest);
+            assert_eq!(target.store.restore(Cursor::new(&file), RestoreInto::Empty).await.unwrap(), manifest);
             assert_eq!(target.store.fingerprint().await.unwrap(), manifest.tables, "{from} → {into}");
             target.store.prepare().await.unwrap();
             // What came into no partition moves into one, and stays what it was.
@@ -117,12 +119,60 @@ async fn a_database_in_use_is_restored_into_only_if_told() {
         let target = Fixture::new(engine).await;
         let new = NewRevision { content: b"x", schema_version: 1, author: "", reason: "", if_revision: None };
         target.store.platform().publish(&Scope::Platform, new).await.unwrap();
-        let error = target.store.restore(&file[..], RestoreInto::Empty).await.unwrap_err();
+        let error = target.store.restore(Cursor::new(&file), RestoreInto::Empty).await.unwrap_err();
         assert!(error.to_string().contains("in use"), "{error}");
         assert_eq!(target.store.platform().heads(0).await.unwrap().len(), 1, "nothing was touched");
-        target.store.restore(&file[..], RestoreInto::Erased).await.unwrap();
+        refused_without_erasing(&target, &file).await;
+        target.store.restore(Cursor::new(&file), RestoreInto::Erased).await.unwrap();
         assert_eq!(target.store.fingerprint().await.unwrap(), source.store.fingerprint().await.unwrap());
     }
+}
+
+/// Whatever is wrong with a file, what it was to replace stays. What a text says of it must not be the database's.
+async fn refused_without_erasing(target: &Fixture, file: &[u8]) {
+    let before = target.store.fingerprint().await.unwrap();
+    let text = String::from_utf8(zstd::decode_all(file).unwrap()).unwrap();
+    let packed = |text: String| zstd::encode_all(text.as_bytes(), 3).unwrap();
+    let mut flipped = text.clone().into_bytes();
+    // In the middle of a row, where JSON ends being JSON.
+    let row = text.find("[\"acme\"").unwrap();
+    flipped[row + 6] ^= 0x01;
+    let files = [
+        ("another file", b"not a backup".to_vec()),
+        ("nothing", Vec::new()),
+        ("cut", file[..file.len() / 2].to_vec()),
+        ("without its end", packed(text[..=text.trim_end().rfind('\n').unwrap()].to_owned())),
+        ("edited", packed(text.replace("[\"acme\"", "[\"emca\""))),
+        ("flipped", zstd::encode_all(&flipped[..], 3).unwrap()),
+        ("newer", packed(text.replacen("\"format\":1", "\"format\":2", 1))),
+    ];
+    for (what, file) in files {
+        let error = target.store.restore(Cursor::new(&file), RestoreInto::Erased).await.unwrap_err();
+        assert!(matches!(error, StoreError::Backup(_)), "{what}: {error}");
+        assert!(error.to_string().starts_with("the backup cannot be used: "), "{what}: {error}");
+        assert_eq!(target.store.fingerprint().await.unwrap(), before, "{what}");
+    }
+    // Whole in itself, but not for these tables: found only when the old ones are gone, and then they come back.
+    let lines = text.lines().map(|line| match line.strip_prefix("{\"table\":{\"name\":\"tenants\"") {
+        Some(rest) => format!("{{\"table\":{{\"name\":\"tenantz\"{rest}"),
+        None => line.to_owned(),
+    });
+    let mut lines: Vec<String> = lines.collect();
+    let mut end: serde_json::Value = serde_json::from_str(&lines.pop().unwrap()).unwrap();
+    let tables = end["end"]["tables"].as_object_mut().unwrap();
+    let moved = tables.remove("tenants").unwrap();
+    tables.insert("tenantz".to_owned(), moved);
+    let body = lines.join("\n") + "\n";
+    end["end"]["sha256"] = sha256(body.as_bytes()).into();
+    let foreign = packed(format!("{body}{end}\n"));
+    let error = target.store.restore(Cursor::new(&foreign), RestoreInto::Erased).await.unwrap_err();
+    assert!(error.to_string().contains("no table tenantz"), "{error}");
+    assert_eq!(target.store.fingerprint().await.unwrap(), before, "rolled back");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +204,7 @@ async fn what_was_changed_or_cut_is_refused_and_leaves_nothing() {
     files.push(b"not a backup".to_vec());
     for (at, file) in files.iter().enumerate() {
         let target = Fixture::new(Engine::Sqlite).await;
-        target.store.restore(&file[..], RestoreInto::Empty).await.expect_err(&format!("case {at}"));
+        target.store.restore(Cursor::new(&file), RestoreInto::Empty).await.expect_err(&format!("case {at}"));
         assert!(target.store.platform().tenants(None, Page::of(10)).await.unwrap().is_empty(), "case {at}");
     }
 }
@@ -167,6 +217,6 @@ async fn a_fresh_database_counts_as_empty() {
         let mut file = Vec::new();
         source.store.backup(&mut file).await.unwrap();
         let target = Fixture::new(engine).await;
-        target.store.restore(&file[..], RestoreInto::Empty).await.unwrap();
+        target.store.restore(Cursor::new(&file), RestoreInto::Empty).await.unwrap();
     }
 }

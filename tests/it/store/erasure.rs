@@ -15,6 +15,7 @@ each_engine!(
     usage_names_them_no_more_and_adds_up_as_before,
     samples_of_theirs_go_and_the_others_stay,
     what_arrives_late_is_erased_and_what_happened_later_is_not,
+    samples_of_the_minute_are_told_apart_by_their_own_time,
     who_was_erased_is_remembered_sealed_bounded_and_for_a_time,
 );
 
@@ -197,6 +198,31 @@ async fn what_arrives_late_is_erased_and_what_happened_later_is_not(fixture: Fix
     platform.audit_write(&Writer::new().batch(&[event("a", START_US - 5, "ann", "x")])).await.unwrap();
     assert_eq!(platform.erase_late(false).await.unwrap(), Erasure::default());
     assert_eq!(platform.erase_late(true).await.unwrap(), Erasure { events: 1, samples: 0, usage: 1 });
+}
+
+/// A minute comes to the store when it is over, with what happened before the erasure and after it.
+async fn samples_of_the_minute_are_told_apart_by_their_own_time(fixture: Fixture) {
+    let platform = fixture.store.platform();
+    let minute = fixture.clock.unix_ms() / MINUTE_MS * MINUTE_MS;
+    fixture.clock.advance(Duration::from_millis(minute + 90_000 - fixture.clock.unix_ms()));
+    let asked = fixture.clock.unix_ms();
+    platform.audit_erase(&tenant("a"), "ann").await.unwrap();
+    let sampler = Sampler::new(10, true);
+    let of = [(-1, "before"), (0, "at once"), (1, "after"), (29_000, "later")];
+    for (offset, name) in of {
+        let time = asked.checked_add_signed(offset).unwrap();
+        sampler.offer("a", "r", time, || sample(time, "ann", name));
+    }
+    let time = asked - 1;
+    sampler.offer("a", "r", time, || sample(time, "bob", "bob's"));
+    let batches = sampler.take(asked + 10 * MINUTE_MS);
+    assert_eq!(batches.len(), 1, "one minute");
+    platform.put_samples(uuid::Uuid::from_u128(7), &batches).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(120));
+    for all in [false, true] {
+        assert_eq!(platform.erase_late(all).await.unwrap().samples, u64::from(!all));
+        assert_eq!(samples(&fixture).await, ["after", "at once", "bob's", "later"]);
+    }
 }
 
 async fn who_was_erased_is_remembered_sealed_bounded_and_for_a_time(fixture: Fixture) {

@@ -13,7 +13,13 @@ each_engine!(
     of_replicas_that_rotate_at_once_one_does,
     a_process_that_runs_takes_up_a_key_that_another_made,
     no_key_is_lost_when_several_make_one_at_once,
+    no_key_is_made_where_another_is_missing,
+    a_rotation_that_cannot_move_all_makes_no_key,
+    keys_that_others_may_read_are_refused_and_errors_say_where_they_are,
 );
+
+/// A master key that nothing was sealed with.
+pub const ANOTHER_KEY: &str = "another AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
 
 fn secret(text: &str) -> Secret<Vec<u8>> {
     Secret::new(text.as_bytes().to_vec())
@@ -139,4 +145,65 @@ async fn no_key_is_lost_when_several_make_one_at_once(fixture: Fixture) {
     let fresh = fixture.another();
     fresh.prepare().await.unwrap();
     assert_eq!(fresh.tenant(&tenant("acme")).secret_values().await.unwrap().len(), 6);
+}
+
+/// As on a store that was restored without the keys that it was sealed with.
+async fn no_key_is_made_where_another_is_missing(fixture: Fixture) {
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    let info = scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap().into_row();
+    let path = fixture.settings.data_dir.join("master.key");
+    let kept = fixture.settings.data_dir.join("kept");
+    std::fs::rename(&path, &kept).unwrap();
+    let stranger = fixture.another();
+    let error = stranger.prepare().await.unwrap_err();
+    assert!(matches!(error, StoreError::MasterKey(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&info.key_id) && text.contains(path.to_str().unwrap()), "{text}");
+    assert!(!path.exists(), "no key was made");
+    std::fs::rename(&kept, &path).unwrap();
+    stranger.prepare().await.unwrap();
+    assert_eq!(stranger.tenant(&acme).secret("token").await.unwrap().unwrap().expose(), b"hunter2");
+}
+
+async fn a_rotation_that_cannot_move_all_makes_no_key(fixture: Fixture) {
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap();
+    let path = fixture.settings.data_dir.join("master.key");
+    std::fs::write(&path, ANOTHER_KEY).unwrap();
+    let stranger = fixture.another();
+    stranger.prepare().await.unwrap();
+    let error = stranger.rotate_master_key().await.unwrap_err();
+    assert!(error.to_string().contains("secret `token` of tenant `acme`"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), ANOTHER_KEY, "the file is as it was");
+    stranger.tenant(&acme).remove_secret("token", whatever).await.unwrap();
+    stranger.rotate_master_key().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().filter(|l| !l.starts_with('#')).count(), 2);
+}
+
+async fn keys_that_others_may_read_are_refused_and_errors_say_where_they_are(fixture: Fixture) {
+    let path = fixture.settings.data_dir.join("master.key");
+    let place = path.to_str().unwrap();
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for open in [0o644, 0o640, 0o604] {
+        mode(open);
+        let text = fixture.another().prepare().await.unwrap_err().to_string();
+        assert!(text.contains(place) && text.contains("chmod 600"), "{text}");
+        let text = fixture.store.rotate_master_key().await.unwrap_err().to_string();
+        assert!(text.contains("chmod 600"), "{text}");
+    }
+    mode(0o600);
+    fixture.another().prepare().await.unwrap();
+    std::fs::write(&path, "nonsense").unwrap();
+    let text = fixture.another().prepare().await.unwrap_err().to_string();
+    assert!(text.contains(place) && text.contains("line 1"), "{text}");
+    std::fs::write(&path, ANOTHER_KEY).unwrap();
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    scope.put_secret("token", &secret("hunter2"), "ada", whatever).await.unwrap();
+    let stranger = fixture.another();
+    stranger.prepare().await.unwrap();
+    let text = stranger.tenant(&acme).secret("token").await.unwrap_err().to_string();
+    assert!(text.contains(place) && text.contains("secrets/acme/token"), "{text}");
 }

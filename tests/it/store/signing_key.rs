@@ -1,5 +1,6 @@
 //! The key that signs the audit: one for all replicas, encrypted in the store.
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use tollgate::audit::{AuditKey, KeyError, PublicKey};
@@ -95,7 +96,7 @@ async fn the_key_needs_the_master_key_and_its_place(fixture: Fixture) {
         assert_eq!(public(&fixture.store, none.clone()).await.unwrap(), key);
     }
     // Another master key.
-    std::fs::remove_file(fixture.settings.data_dir.join("master.key")).unwrap();
+    std::fs::write(fixture.settings.data_dir.join("master.key"), super::secrets::ANOTHER_KEY).unwrap();
     let stranger = fixture.another();
     stranger.prepare().await.unwrap();
     let error = public(&stranger, none).await.unwrap_err();
@@ -117,6 +118,6 @@ async fn the_key_moves_with_the_master_key_and_with_a_backup(fixture: Fixture) {
     let master = "master.key";
     std::fs::copy(fixture.settings.data_dir.join(master), other.settings.data_dir.join(master)).unwrap();
     other.store.load_keys().await.unwrap();
-    other.store.restore(&backup[..], tollgate::store::RestoreInto::Empty).await.unwrap();
+    other.store.restore(Cursor::new(&backup), tollgate::store::RestoreInto::Empty).await.unwrap();
     assert_eq!(public(&other.store, none).await.unwrap(), key);
 }
