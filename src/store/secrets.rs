@@ -220,12 +220,15 @@ impl Platform<'_> {
     /// The database.
     pub async fn sealing_key_ids(&self) -> Result<Vec<String>, StoreError> {
         let mut tx = self.read().await?;
-        q!(
+        let ids = q!(
             tx,
             scalar_all as String,
             "SELECT key_id FROM (SELECT key_id FROM secrets ORDER BY tenant, name LIMIT 1000) AS s
               UNION SELECT key_id FROM sealing_keys UNION SELECT key_id FROM audit_erasures ORDER BY 1"
-        )
+        )?;
+        // At once: who asks at the start may hold up the thread that would do it after the drop.
+        tx.commit().await?;
+        Ok(ids)
     }
 
     /// Whether [`Platform::rewrap`] could move every value to the key of `keys` that seals. Changes nothing.
