@@ -313,7 +313,7 @@ mod tests {
             dry_run: bool,
         }
         let read = async |query: &str| {
-            let request = axum::http::Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
+            let request = http::Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
             let (mut parts, ()) = request.into_parts();
             Params::<Ask>::from_request_parts(&mut parts, &()).await
         };
