@@ -339,6 +339,10 @@ async fn hostile_input_is_the_callers_fault() {
             && operation.id != "rotate_admin_token";
         if changes {
             for body in &bodies {
+                // As a document this says nothing, and may be compared.
+                if body == b"{}" && operation.id.starts_with("compare_") {
+                    continue;
+                }
                 for kind in ["application/json", "application/yaml", "text/plain"] {
                     let got = plane.raw(key, &line, &[("if-match", "\"r99\"")], Some(body), kind).await;
                     assert!(
