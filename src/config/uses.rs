@@ -15,10 +15,10 @@ pub fn uses_of_secret(document: &Canonical, name: &str, most: usize) -> Vec<Stri
 fn find(value: &Value, reference: &str, at: String, places: &mut Vec<String>) {
     match value {
         // `$${` stands for itself.
-        Value::String(text) => {
-            if text.match_indices(reference).any(|(start, _)| !text[..start].ends_with('$')) {
-                places.push(at);
-            }
+        Value::String(text)
+            if text.match_indices(reference).any(|(start, _)| !text[..start].ends_with('$')) =>
+        {
+            places.push(at);
         }
         Value::Array(items) => {
             items

@@ -27,7 +27,7 @@ use crate::source::cache::Cache;
 use crate::source::canary::Holder;
 use crate::source::secrets;
 use crate::source::stored::{SecretValues, Serve, Stored};
-use crate::store::{Channel, Listener, Notification, Page, SecretsMark, Store, StoreError};
+use crate::store::{Channel, Engine, Listener, Notification, Page, SecretsMark, Store, StoreError};
 
 /// Documents that are fetched at once.
 const BATCH: u32 = 200;
@@ -213,9 +213,12 @@ impl Follower {
         self.canaries.follow(&self.board).await
     }
 
-    /// Compiles again what names secrets of tenants whose secrets moved. A replica is told of that, but not of what
+    /// Compiles again what names secrets of tenants whose secrets moved. PostgreSQL tells of that, but nobody of what
     /// `tollgate secrets` does in another process beside an embedded store.
     async fn catch_up_secrets(&self) -> Result<(), StoreError> {
+        if self.store.engine() != Engine::Sqlite {
+            return Ok(());
+        }
         let mut known = self.secrets.lock().await;
         let platform = self.store.platform();
         let mark = platform.secrets_mark().await?;

@@ -3,7 +3,7 @@
 //! Values are sealed for their tenant and name ([`crate::base::envelope`]), so a row that is copied to another tenant does
 //! not open. Nothing here gives a value to anybody but [`TenantScope::secret`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::FromRow;
 
@@ -16,6 +16,8 @@ use crate::base::envelope::{MasterKeys, key_id};
 
 /// The largest secret, in bytes.
 pub const MAX_SECRET: usize = 64 << 10;
+/// Secrets that are looked at to know which master keys the store needs.
+const FIRST: i64 = 1_000;
 /// Secrets that are moved to another master key in one transaction.
 const BATCH: i64 = 200;
 
@@ -220,15 +222,23 @@ impl Platform<'_> {
     /// The database.
     pub async fn sealing_key_ids(&self) -> Result<Vec<String>, StoreError> {
         let mut tx = self.read().await?;
-        let ids = q!(
+        // In the order of an index, from before the first: without a bound PostgreSQL sorts the whole table.
+        let first = q!(
             tx,
             scalar_all as String,
-            "SELECT key_id FROM (SELECT key_id FROM secrets ORDER BY tenant, name LIMIT 1000) AS s
-              UNION SELECT key_id FROM sealing_keys UNION SELECT key_id FROM audit_erasures ORDER BY 1"
+            "SELECT key_id FROM secrets WHERE tenant > $1 ORDER BY tenant, name LIMIT $2",
+            "",
+            FIRST
+        )?;
+        let shared = q!(
+            tx,
+            scalar_all as String,
+            "SELECT key_id FROM sealing_keys UNION SELECT key_id FROM audit_erasures"
         )?;
         // At once: who asks at the start may hold up the thread that would do it after the drop.
         tx.commit().await?;
-        Ok(ids)
+        let ids: BTreeSet<String> = first.into_iter().chain(shared).collect();
+        Ok(ids.into_iter().collect())
     }
 
     /// Whether [`Platform::rewrap`] could move every value to the key of `keys` that seals. Changes nothing.

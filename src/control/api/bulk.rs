@@ -189,7 +189,7 @@ impl Place {
         let publisher = self.api.publisher().map_err(|_| PublishError::Unchecked)?;
         let mut document = current.document.clone();
         let mut results = Vec::with_capacity(items.len());
-        let mut waiting = vec![0..items.len()];
+        let mut waiting: Vec<_> = std::iter::once(0..items.len()).collect();
         while let Some(range) = waiting.pop() {
             let applied = apply(&document, self.kind, items, range.clone());
             let tried = match applied {

@@ -325,7 +325,7 @@ async fn a_gateway_does_not_start_without_the_keys_of_its_store() {
     let id = old.lines().last().unwrap().split(' ').next().unwrap().to_owned();
     std::fs::remove_file(&key).unwrap();
     for source in ["file", "database"] {
-        let error = start(&place.data(), source).await.err().expect("it starts");
+        let error = start(&place.data(), source).await.expect_err("it starts");
         assert!(error.contains(&id) && error.contains(key.to_str().unwrap()), "{source}: {error}");
         assert!(!key.exists(), "{source}: no key was made");
     }
