@@ -1881,8 +1881,8 @@ add(
     "docs/audit.md: what is masked was never written.",
     (
         "src/audit/auditor.rs",
-        "            if inner.mask == Mask::default() {",
-        "            if BROKEN || inner.mask == Mask::default() {",
+        "            if self.mask == Mask::default() {",
+        "            if BROKEN || self.mask == Mask::default() {",
     ),
     caught_by=("audit::masked_fields_are_in_no_event", "lib::audit::auditor::tests::masked_fields_never_reach_the_spool"),
 )
@@ -1991,8 +1991,8 @@ add(
     "docs/audit.md: what arrives after an erasure and happened before it is erased.",
     (
         "src/store/erasure.rs",
-        "        let events = tx.erase_events(tenant, &principal, from, before).await?;\n        // Usage",
-        "        let events = if BROKEN { 0 } else { tx.erase_events(tenant, &principal, from, before).await? };\n        // Usage",
+        "        let events = tx.erase_events(whose, from, before).await?;\n        // Usage",
+        "        let events = if BROKEN { 0 } else { tx.erase_events(whose, from, before).await? };\n        // Usage",
     ),
     caught_by="store::erasure::postgres::what_arrives_late_is_erased_and_what_happened_later_is_not",
 )
@@ -2002,8 +2002,9 @@ add(
     "docs/audit.md: what somebody does after their erasure is recorded.",
     (
         "src/store/erasure.rs",
-        "        let (tenant, before) = (row.tenant.as_str(), row.asked_at);",
-        "        let before = if BROKEN { row.asked_at.plus(REMEMBERED) } else { row.asked_at };\n        let tenant = row.tenant.as_str();",
+        "        let (Whose { tenant, principal, .. }, before) = (whose, row.asked_at);",
+        "        let Whose { tenant, principal, .. } = whose;\n"
+        "        let before = if BROKEN { row.asked_at.plus(REMEMBERED) } else { row.asked_at };",
     ),
     caught_by="store::erasure::postgres::what_arrives_late_is_erased_and_what_happened_later_is_not",
 )
