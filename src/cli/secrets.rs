@@ -9,7 +9,7 @@ use super::args::{Args, SecretsArgs, SecretsCommand};
 use super::counted;
 use super::store::{author, record, settings, with};
 use crate::base::{Scope, Secret, TenantId};
-use crate::config::model::Name;
+use crate::config::{self, model::Name};
 use crate::store::{Page, Store, StoreError, whatever};
 
 /// Longest secret that is read, in bytes.
@@ -112,27 +112,16 @@ async fn place(store: &Store, tenant: &TenantId, name: &str) -> Result<Option<St
     for scope in scopes {
         let Some(head) = tx.head(&scope).await? else { continue };
         let Some(found) = tx.revision(&scope, head.revision).await? else { continue };
-        if let Some((line, text)) = reference(&String::from_utf8_lossy(&found.content), name) {
+        let document = config::canonical(&found.content).map_err(|e| StoreError::Schema(e.to_string()))?;
+        if let Some(at) = config::uses_of_secret(&document, name, 1).pop() {
             let whose = match &scope {
                 Scope::Platform => "the platform document".to_owned(),
                 Scope::Tenant(tenant) => format!("the document of tenant `{tenant}`"),
             };
-            return Ok(Some(format!(
-                "revision {} of {whose} names it in line {line}, `{text}`",
-                head.revision
-            )));
+            return Ok(Some(format!("revision {} of {whose} names it at `{at}`", head.revision)));
         }
     }
     Ok(None)
-}
-
-/// The first line, counted from one, of a document that refers to a secret.
-fn reference<'d>(document: &'d str, name: &str) -> Option<(usize, &'d str)> {
-    let reference = format!("${{secret:{name}}}");
-    // `$${` stands for itself.
-    let refers = |line: &str| line.match_indices(&reference).any(|(at, _)| !line[..at].ends_with('$'));
-    let line = document.lines().enumerate().find(|(_, line)| refers(line));
-    line.map(|(at, line)| (at + 1, line.trim()))
 }
 
 async fn act(store: &Store, tenant: &TenantId, action: &str, object: &str) -> Result<(), String> {
@@ -164,18 +153,4 @@ fn read() -> Result<Secret<Vec<u8>>, String> {
 
 fn text(error: StoreError) -> String {
     error.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reference_is_found_and_what_only_looks_like_one_is_not() {
-        let document = "version: 1\nservers:\n  - name: ${secret:to}\n    bearer: a ${secret:token} b\n";
-        assert_eq!(reference(document, "token"), Some((4, "bearer: a ${secret:token} b")));
-        assert_eq!(reference(document, "oke"), None);
-        assert_eq!(reference("x: $${secret:token}", "token"), None);
-        assert_eq!(reference("x: $${secret:token}${secret:token}", "token").unwrap().0, 1);
-    }
 }

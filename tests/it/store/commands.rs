@@ -128,9 +128,7 @@ async fn a_secret_that_a_document_names_is_not_removed_unless_told() {
     store.platform().put_tenant(&tenant("acme"), "").await.unwrap();
     let Done(code, out, error) = place.run(&["secrets", "remove", "token", "--tenant", "acme"]);
     assert_eq!((code, out.as_str()), (Some(1), ""), "{error}");
-    for part in
-        ["revision 1 of the document of tenant `acme`", "line 2", "x: \"a ${secret:token}\"", "--force"]
-    {
+    for part in ["revision 1 of the document of tenant `acme` names it at `x`", "--force"] {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(place.run(&["secrets", "remove", "token"]).0, Some(0), "another tenant's");
