@@ -32,9 +32,12 @@ fn loader(options: &Options) -> Loader {
     Loader::new(document, options.env.clone(), places)
 }
 
-/// The document that would be served; `None` if it has errors, which starting will report.
-pub fn preview(options: &Options) -> Option<model::Document> {
-    loader(options).load().validated.map(|v| v.document().clone())
+/// The document that would be served.
+///
+/// # Errors
+/// What is wrong with it, with the places.
+pub fn preview(options: &Options) -> Result<model::Document, Diagnostics> {
+    loader(options).load().into_result().map(|v| v.document().clone())
 }
 
 /// Everything that can be found out about a configuration without serving it.

@@ -36,7 +36,8 @@ pub(super) fn run(args: &ServeArgs, upgrade: bool) -> Result<bool, String> {
         ..Options::new(document())
     };
     // The log is set up from the document, so it has to be read once before anything else.
-    let preview = app::preview(&options);
+    // If it has errors, starting reports them.
+    let preview = app::preview(&options).ok();
     let log = preview.as_ref().map_or_else(Log::default, |p| p.telemetry.log.clone());
     let handle = start_log(&log)?;
     let successor = if upgrade {

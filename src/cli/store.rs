@@ -34,8 +34,7 @@ pub(super) fn look(args: &StoreArgs) -> Result<model::Document, String> {
         None => Document::Embedded,
     };
     let options = Options { env: Arc::new(env), data_dir: args.data_dir.clone(), ..Options::new(document) };
-    app::preview(&options)
-        .ok_or_else(|| "the configuration has errors: `tollgate check` says which".to_owned())
+    app::preview(&options).map_err(|found| found.to_string())
 }
 
 /// Fails while a gateway uses the store. What is given keeps one from starting on the data folder meanwhile.

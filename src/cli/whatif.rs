@@ -71,7 +71,7 @@ fn print(report: &Report) {
     if !report.has_baseline {
         println!("compared with what was recorded (no --baseline)");
     }
-    for change in &report.changes {
+    for change in report.changes.iter().chain(&report.left_open) {
         let requests = counted(change.requests, "request", "requests");
         println!("{}  {} ({requests})", change.change, change.method);
         println!("    before  {}", fate(&change.before));

@@ -315,6 +315,19 @@ fn those_who_come_during_a_trip_wait_for_it() {
 }
 
 #[test]
+fn what_nobody_spends_lapses_as_fast_as_the_bucket_refills() {
+    // Ten a second, of which a replica gets a sixteenth of a minute's at once: the bucket has them again after 3.7 s.
+    let rate = per_minute(600);
+    let token = rate.token_ns();
+    let mut held = Held::default();
+    let ask = held.begin(5, &rate, token).expect("the first goes");
+    held.land(5, 5 + MS, &ask, &Server::default().grant(MS, &ask));
+    let left = [40, 240, 2_000, 4_000].map(|ms| held.left(5 + ms * MS) / token);
+    assert_eq!(left, [37, 34, 16, 0]);
+    assert_ne!(held.judge(5 + 4_000 * MS, &rate, token), Verdict::Ready);
+}
+
+#[test]
 fn kept_tokens_that_are_too_few_lapse() {
     // 10,000 a second, a bucket of ten: full again after a millisecond.
     let rate = rate(10_000, Duration::from_secs(1), 10);

@@ -165,6 +165,14 @@ impl Store {
         self.0.settings.engine()
     }
 
+    /// Connections that may read at once.
+    pub fn read_connections(&self) -> u32 {
+        match self.engine() {
+            Engine::Postgres => self.0.settings.max_connections,
+            Engine::Sqlite => self.0.settings.readers,
+        }
+    }
+
     /// One tenant's part of the store.
     pub fn tenant<'a>(&'a self, tenant: &'a TenantId) -> TenantScope<'a> {
         TenantScope::new(self, tenant)

@@ -100,6 +100,12 @@ fn what_the_sample_does_not_hold_is_undecided() {
     let samples = [sample("developer", "read", "ok", 1), sample("developer", "write_a", "ok", 2), known];
     let report = replay(&samples, Some(&compiled(BEFORE)), &compiled(&after)).unwrap();
     assert_eq!((report.unchanged, report.undecided, report.changes.len()), (1, 1, 1));
+    let [open] = &report.left_open[..] else { panic!("{report:?}") };
+    assert_eq!(
+        (open.change.as_str(), open.samples, open.examples[0].name.as_deref()),
+        ("undecided", 1, Some("write_a"))
+    );
+    assert_eq!(open.after.by.as_deref(), Some("policy staff, rule 1"), "what could not be evaluated");
     assert_eq!(report.changes[0].change, "allow → deny");
 }
 

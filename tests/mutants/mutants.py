@@ -578,7 +578,7 @@ add(
         "let from = if now <= self.grace { self.from } else { self.from.max(latest) };",
         "let from = if BROKEN || now <= self.grace { self.from } else { self.from.max(latest) };",
     ),
-    caught_by="lib::limit::lease::tests::any_interleaving_stays_within_rate_and_burst",
+    caught_by="lib::limit::lease::tests::what_nobody_spends_lapses_as_fast_as_the_bucket_refills",
 )
 add(
     "lease-one-trip",

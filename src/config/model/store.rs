@@ -20,7 +20,7 @@ pub struct Store {
     #[schemars(range(min = 2, max = 1000))]
     pub max_connections: u32,
     /// Connections that read SQLite at once. There is always one that writes.
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 2, max = 64))]
     pub readers: u32,
     /// Longest wait for a free connection, or for a new one to be made.
     pub connect_timeout: Period,

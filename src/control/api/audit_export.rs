@@ -30,7 +30,8 @@ use crate::control::shares::Shares;
 use crate::control::trail::note;
 use crate::store::{AuditFilter, ExportFormat, ExportSink, erased_name, export};
 
-/// Exports at once, of all tenants and of one. Each holds a connection of the store for as long as it takes.
+/// Exports at once, of all tenants and of one. Each holds a connection of the store for as long as it takes, so they have
+/// at most half of those.
 const MAX_EXPORTS: usize = 4;
 const SHARE: u32 = 1;
 /// When to come again, in seconds.
@@ -46,9 +47,10 @@ pub(super) fn operations(router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router.operation(routes!(export_audit)).operation(routes!(erase_audit))
 }
 
-/// Bounds exports.
-pub(super) fn shares() -> Shares {
-    Shares::new("exports of the audit log", MAX_EXPORTS, SHARE, AGAIN)
+/// Bounds exports from a store with so many connections.
+pub(super) fn shares(connections: u32) -> Shares {
+    let places = (connections as usize / 2).clamp(1, MAX_EXPORTS);
+    Shares::new("exports of the audit log", places, SHARE, AGAIN)
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -88,7 +88,7 @@ impl Api {
             events: config.events.clone(),
             audit_is_followed: config.audit_is_followed,
             readers: events::Readers::default(),
-            exports: audit_export::shares(),
+            exports: audit_export::shares(config.store.as_ref().map_or(0, Store::read_connections)),
             max_body: config.limits.body,
             large_bodies: Semaphore::new(size::AT_ONCE),
             turns: Turns::default(),

@@ -92,8 +92,10 @@ enum Question {
 
 /// Replay recorded requests against a document
 ///
-/// Counts what would change: allowed or denied, by which rule, limits, route, server, targets. `changes` is cut to
-/// `max_changes`; `kinds_of_change` says how many there are. `samples_cut` says that only the latest were replayed.
+/// Counts what would change: allowed or denied, by which rule, limits, route, server, targets; `left_open` are requests
+/// that a rule cannot be evaluated for, because it reads what was not recorded. Lists are cut to `max_changes`;
+/// `kinds_of_change`, `kinds_left_open` and `kinds_of_disagreement` say how many there are. `samples_cut` says that only
+/// the latest were replayed.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/whatif", tag = "questions", params(Path),
     request_body = WhatifQuestion,
     responses((status = 200, description = "What would change.", body = Value),
@@ -124,13 +126,15 @@ async fn ask_whatif(
     let report =
         tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?.map_err(Problem::internal)?;
     let (kinds, doubts) = (report.changes.len(), report.disagreements.len());
+    let open = report.left_open.len();
     let mut answer = serde_json::to_value(&report).map_err(Problem::internal)?;
-    for list in ["changes", "disagreements"] {
+    for list in ["changes", "left_open", "disagreements"] {
         if let Some(items) = answer[list].as_array_mut() {
             items.truncate(most);
         }
     }
     answer["kinds_of_change"] = kinds.into();
+    answer["kinds_left_open"] = open.into();
     answer["kinds_of_disagreement"] = doubts.into();
     answer["samples_cut"] = cut.into();
     Ok(Answer(answer))

@@ -26,6 +26,8 @@ pub struct Report {
     pub unchanged: u64,
     /// Samples whose answer needs what was not recorded, before or after.
     pub undecided: u64,
+    /// Those, in groups, the most frequent first: each side says which rule could not be evaluated.
+    pub left_open: Vec<Change>,
     /// Whether there was a baseline; otherwise changes are against what was recorded.
     pub has_baseline: bool,
     /// What changes, the most frequent first.
@@ -35,15 +37,54 @@ pub struct Report {
     /// Those, in groups.
     pub disagreements: Vec<Disagreement>,
     #[serde(skip)]
-    groups: BTreeMap<(Fate, Fate, String), Change>,
+    groups: Groups,
+    #[serde(skip)]
+    open: Groups,
     #[serde(skip)]
     doubts: BTreeMap<(Fate, Fate), Disagreement>,
+}
+
+/// What happens alike, by how it was, how it will be, and the method.
+#[derive(Clone, Debug, Default)]
+struct Groups(BTreeMap<(Fate, Fate, String), Change>);
+
+impl Groups {
+    fn add(&mut self, sample: &RequestSample, change: String, before: Fate, after: Fate) {
+        let mut key = (before, after, sample.method.clone());
+        if self.0.len() >= MAX_GROUPS && !self.0.contains_key(&key) {
+            for fate in [&mut key.0, &mut key.1] {
+                *fate = Fate { route: None, server: None, targets: None, by: None, verdict: fate.verdict };
+            }
+            key.2 = "any".to_owned();
+        }
+        let group = self.0.entry(key.clone()).or_insert_with(|| Change {
+            change,
+            method: key.2,
+            before: key.0,
+            after: key.1,
+            samples: 0,
+            requests: 0,
+            examples: Vec::new(),
+        });
+        group.samples += 1;
+        group.requests += u64::from(sample.weight);
+        if group.examples.len() < MAX_EXAMPLES {
+            group.examples.push(Example::of(sample));
+        }
+    }
+
+    /// The most frequent first.
+    fn take(&mut self) -> Vec<Change> {
+        let mut all: Vec<_> = std::mem::take(&mut self.0).into_values().collect();
+        all.sort_by_key(|change| std::cmp::Reverse(change.requests));
+        all
+    }
 }
 
 /// Requests that change alike.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
-    /// What changes, such as `allow → deny`, or `server`.
+    /// What changes, such as `allow → deny`, or `server`; `undecided` if that is open.
     pub change: String,
     /// The method.
     pub method: String,
@@ -115,6 +156,8 @@ impl Report {
         if was.verdict == Verdict::Undecided || will.verdict == Verdict::Undecided {
             // Undecided on both sides by the same rule is still no known change.
             self.undecided += 1;
+            let word = Verdict::Undecided.as_str().to_owned();
+            self.open.add(sample, word, shown(was, ""), shown(will, ""));
             return;
         }
         let Some(change) = difference(was, will) else {
@@ -122,27 +165,7 @@ impl Report {
             return;
         };
         let (before, after) = (shown(was, &change), shown(will, &change));
-        let mut key = (before, after, sample.method.clone());
-        if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
-            for fate in [&mut key.0, &mut key.1] {
-                *fate = Fate { route: None, server: None, targets: None, by: None, verdict: fate.verdict };
-            }
-            key.2 = "any".to_owned();
-        }
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Change {
-            change,
-            method: key.2,
-            before: key.0,
-            after: key.1,
-            samples: 0,
-            requests: 0,
-            examples: Vec::new(),
-        });
-        group.samples += 1;
-        group.requests += u64::from(sample.weight);
-        if group.examples.len() < MAX_EXAMPLES {
-            group.examples.push(Example::of(sample));
-        }
+        self.groups.add(sample, change, before, after);
     }
 
     pub(super) fn disagree(&mut self, sample: &RequestSample, recorded: &Fate, baseline: &Fate) {
@@ -166,8 +189,8 @@ impl Report {
 
     pub(super) fn finish(&mut self, has_baseline: bool) {
         self.has_baseline = has_baseline;
-        self.changes = std::mem::take(&mut self.groups).into_values().collect();
-        self.changes.sort_by_key(|change| std::cmp::Reverse(change.requests));
+        self.changes = self.groups.take();
+        self.left_open = self.open.take();
         self.disagreements = std::mem::take(&mut self.doubts).into_values().collect();
         self.disagreements.sort_by_key(|one| std::cmp::Reverse(one.samples));
     }
