@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::app::reload::{LastReload, Reloader};
+use crate::audit::{Auditor, OnFull};
 use crate::base::{ServerId, TargetId, TenantId};
 use crate::control::{
-    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, RefusedState, ReloadState,
-    Revision, ServerStatus, SnapshotState, Status, TargetStatus,
+    CatalogueState, ControlState, IdentityState, ListenerState, REFUSED, Readiness, RefusedState,
+    ReloadState, Revision, ServerStatus, SnapshotState, Status, TargetStatus,
 };
 use crate::gateway::{ConnectionCounts, Phase};
 use crate::mcp::session::Sessions;
@@ -38,6 +39,7 @@ pub(super) struct Admin {
     feed: OnceLock<(Arc<Feed>, Duration)>,
     /// What takes documents from the store.
     documents: OnceLock<Arc<Follower>>,
+    audit: Auditor,
     /// Ejections of each target that the counters know of.
     ejections: Mutex<HashMap<(String, String, String), u64>>,
 }
@@ -49,6 +51,7 @@ impl Admin {
         sessions: Arc<Sessions>,
         listeners: Vec<(&'static str, SocketAddr)>,
         phase: watch::Receiver<Phase>,
+        audit: Auditor,
     ) -> Self {
         let started = reloader.state().clock.unix_ms();
         Self {
@@ -61,6 +64,7 @@ impl Admin {
             connections: OnceLock::new(),
             feed: OnceLock::new(),
             documents: OnceLock::new(),
+            audit,
             ejections: Mutex::default(),
         }
     }
@@ -189,6 +193,12 @@ impl ControlState for Admin {
             catalogues: catalogues.collect(),
             refused: self.refused(),
             identity: self.identity(),
+            audit_spool_full: self.audit.spool().filter(|spool| spool.is_full()).map(|spool| {
+                match spool.on_full() {
+                    OnFull::Drop => "not_recorded",
+                    OnFull::Refuse => REFUSED,
+                }
+            }),
         }
     }
 

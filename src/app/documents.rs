@@ -158,12 +158,12 @@ impl DocumentServer {
         new: &[u8],
         secrets: &SecretValues,
     ) -> Vec<String> {
-        let Scope::Tenant(tenant) = scope else { return platform_diff(old, new) };
+        let Scope::Tenant(tenant) = scope else { return written_diff(old, new) };
         let read = |content| self.validated(tenants, tenant, content, secrets);
         match (read(old), read(new)) {
             (Ok(old), Ok(new)) => config::diff(&old, &new).iter().map(ToString::to_string).collect(),
-            // An old one that is not valid any more cannot be compared in words.
-            _ => vec!["the document was replaced".to_owned()],
+            // One that is not valid any more, as on terms that were reduced since, is compared as it is written.
+            _ => written_diff(old, new),
         }
     }
 
@@ -374,24 +374,10 @@ fn unknown(tenant: &TenantId) -> Refusal {
     Refusal::Compile(vec![(format!("tenants.{tenant}"), message.to_owned())])
 }
 
-/// Which tenants came, went or changed.
-fn platform_diff(old: &[u8], new: &[u8]) -> Vec<String> {
-    let list = |bytes: &[u8]| {
-        let document = config::canonical(bytes).unwrap_or_else(|_| Canonical::empty());
-        config::edit::list(&document, config::edit::Kind::Tenant)
-    };
-    let (old, new) = (list(old), list(new));
-    let find = |list: &[(String, serde_json::Value)], name: &str| {
-        list.iter().find(|(known, _)| known == name).map(|(_, tenant)| tenant.clone())
-    };
-    let gone =
-        old.iter().filter(|(name, _)| find(&new, name).is_none()).map(|(n, _)| format!("tenant {n} removed"));
-    let came = new.iter().filter_map(|(name, tenant)| match find(&old, name) {
-        None => Some(format!("tenant {name} added")),
-        Some(before) if before != *tenant => Some(format!("tenant {name} changed")),
-        Some(_) => None,
-    });
-    gone.chain(came).collect()
+/// What is written differently, tenant by tenant and grant by grant; references as they stand.
+fn written_diff(old: &[u8], new: &[u8]) -> Vec<String> {
+    let read = |bytes: &[u8]| config::canonical(bytes).unwrap_or_else(|_| Canonical::empty());
+    config::diff_documents(&read(old), &read(new)).iter().map(ToString::to_string).collect()
 }
 
 /// Looks up an environment variable.
@@ -424,6 +410,9 @@ impl Sources for WithSecrets<'_> {
 
     fn secret(&self, tenant: &TenantId, name: &str) -> Result<String, SourceError> {
         let own = (*tenant == self.tenant).then(|| self.secrets.get(name)).flatten();
-        own.map(|value| value.expose().clone()).ok_or(SourceError::Missing)
+        own.map(|value| value.expose().clone()).ok_or_else(|| match &self.secrets.unusable {
+            Some(why) => SourceError::Unreadable(why.clone()),
+            None => SourceError::Missing,
+        })
     }
 }

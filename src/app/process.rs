@@ -176,6 +176,7 @@ impl Process {
             core.sessions.clone(),
             mcp.map(|mcp| ("mcp", mcp)).into_iter().chain([("admin", admin)]).collect(),
             runtimes.phase.subscribe(),
+            core.audit.clone(),
         ));
         if let Some(database) = &database {
             shown.follow_documents(database.follower.clone());

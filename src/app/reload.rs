@@ -52,7 +52,8 @@ impl Loader {
         Self { document, env, places, looks_only: false }
     }
 
-    /// For looking at documents: what has been exported from a gateway that runs the embedded default names its demo server.
+    /// For looking at documents: what has been exported from a gateway names what only that one has, such as the demo server
+    /// of the embedded default, and secrets of its store.
     pub(super) fn looking(self) -> Self {
         Self { looks_only: true, ..self }
     }
@@ -62,7 +63,8 @@ impl Loader {
         let env = self.env.clone();
         let demo = self.places.demo.unwrap_or(SocketAddr::from(([127, 0, 0, 1], DEMO_PORT)));
         let sources = SystemSources::new(move |name: &str| env(name))
-            .with_stand_in(self.looks_only.then(|| (DEMO_VARIABLE, demo.to_string())));
+            .with_stand_in(self.looks_only.then(|| (DEMO_VARIABLE, demo.to_string())))
+            .without_store(self.looks_only);
         let hooks = hooks();
         let mut loaded = match &self.document {
             Document::Embedded => {

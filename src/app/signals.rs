@@ -21,15 +21,19 @@ pub fn run(process: Process) -> std::io::Result<bool> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut handed_over = process.handed_over();
+        let succeeded = async {
+            // Nobody may be able to take over, as where the socket for it cannot be made.
+            if handed_over.wait_for(|done| *done).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(succeeded);
         loop {
             tokio::select! {
                 _ = hangup.recv() => process.reload(),
                 _ = terminate.recv() => return Ok::<_, std::io::Error>(End::Signal("SIGTERM")),
                 _ = interrupt.recv() => return Ok(End::Signal("SIGINT")),
-                done = handed_over.wait_for(|done| *done) => match done {
-                    Ok(_) => return Ok(End::HandedOver),
-                    Err(_) => std::future::pending().await,
-                },
+                () = &mut succeeded => return Ok(End::HandedOver),
             }
         }
     })?;

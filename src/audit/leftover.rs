@@ -60,6 +60,31 @@ pub fn leftovers(dir: &Path, own: Option<WriterId>) -> io::Result<(Vec<Leftover>
     Ok((found, bytes))
 }
 
+/// Removes the files of writers that are gone and never wrote: a run that found no room makes one and ends.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn remove_unused(dir: &Path) -> io::Result<()> {
+    let mut by_writer: BTreeMap<WriterId, Vec<PathBuf>> = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if let Some((writer, _)) = parse_name(&path) {
+            by_writer.entry(writer).or_default().push(path);
+        }
+    }
+    for mut paths in by_writer.into_values() {
+        paths.sort();
+        // Segments are filled one after the other. What cannot be opened is reported by whoever drains it.
+        let first = paths.first().and_then(|path| Segment::open(path).ok().flatten());
+        if first.is_some_and(|s| s.number == 0 && s.next(0, Reading::Dead) == Next::End { torn: 0 }) {
+            for path in paths {
+                std::fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Bytes of all segments in `dir`, without their headers.
 ///
 /// # Errors

@@ -58,7 +58,7 @@ pub use event::{Class, Event, MAX_BODY, MAX_ENCODED, MAX_LONG, MAX_PLAIN, MAX_TE
 pub use export::{Exporter, Range, Stored};
 pub use key::{AuditKey, KeyError, PublicKey};
 pub use latency::Latency;
-pub use leftover::{Leftover, leftovers, size_of};
+pub use leftover::{Leftover, leftovers, remove_unused, size_of};
 pub use merged::Merged;
 pub use names::{Keys, Names};
 pub use payload::{BODIES, render};

@@ -11,6 +11,9 @@
 //! **When the disk or the bound is reached** no segment can be made: credit runs out, [`Spool::admit`] fails and the
 //! caller decides by [`OnFull`]. The thread tries again every second and at each release, so an operator only has to make
 //! room. One line in the log when it begins and one when it ends.
+//!
+//! **A start without room** is one of these: what died with a full spool must be able to start, or nobody would ever drain
+//! it. The first segment is made beyond the bound then, and nothing is promised of it until the folder is within the bound.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -103,6 +106,8 @@ struct Shared {
     /// Bytes of all files in the folder, those of earlier runs included.
     taken: AtomicU64,
     failing: AtomicBool,
+    /// The first segment lies beyond the bound, and may not be used yet.
+    withheld: AtomicBool,
     stop: AtomicBool,
     prepare: (Mutex<bool>, Condvar),
     group: Group,
@@ -134,12 +139,15 @@ impl Spool {
         let first = Arc::new(Segment::create(&settings.dir, writer, 0, segment).map_err(failed)?);
         let files =
             Files { ready: VecDeque::new(), all: BTreeMap::from([(0, first.clone())]), next_number: 1 };
+        let withheld = taken + segment > settings.max_size;
+        let has_room = taken + 2 * segment <= settings.max_size;
         let shared = Arc::new(Shared {
             current: ArcSwap::new(first),
-            credit: AtomicI64::new(promised(segment)),
+            credit: AtomicI64::new(if withheld { 0 } else { promised(segment) }),
             files: Mutex::new(files),
             taken: AtomicU64::new(taken + segment),
             failing: AtomicBool::new(false),
+            withheld: AtomicBool::new(withheld),
             stop: AtomicBool::new(false),
             prepare: Default::default(),
             group: Group::new(),
@@ -147,9 +155,12 @@ impl Spool {
             settings,
             writer,
         });
-        // The second one before the first request: a start that leaves no room for it is no start.
+        // The second one before the first request: a start on a full disk is no start. What earlier runs left may leave no room
+        // for it, though.
         let failed = |source| SpoolError::Create { path: shared.settings.dir.clone(), source };
-        shared.grow().map_err(failed)?;
+        if has_room {
+            shared.grow().map_err(failed)?;
+        }
         let preparer = shared.clone();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         thread("tg-audit-spool").spawn(move || preparer.keep_ready()).map_err(failed)?;
@@ -431,13 +442,21 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Makes one more segment.
+    /// Makes one more segment, or gives the first one free.
     fn grow(&self) -> io::Result<()> {
         let size = self.settings.segment_size;
         let taken = self.recount()?;
-        if taken + size > self.settings.max_size {
+        let withheld = self.withheld.load(Ordering::Relaxed);
+        let more = if withheld { 0 } else { size };
+        if taken + more > self.settings.max_size {
             let limit = self.settings.max_size;
             return Err(io::Error::other(format!("audit.spool.max_size of {limit} bytes is reached")));
+        }
+        if withheld {
+            self.withheld.store(false, Ordering::Relaxed);
+            self.credit.fetch_add(promised(size), Ordering::Release);
+            self.room.notify_waiters();
+            return Ok(());
         }
         let number = self.files.lock().next_number;
         let segment = Arc::new(Segment::create(&self.settings.dir, self.writer, number, size)?);

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::super::event::MAX_BODY;
-use super::super::leftover::leftovers;
+use super::super::leftover::{leftovers, remove_unused};
 use super::*;
 
 const SEGMENT: u64 = 1024 * 1024;
@@ -18,6 +18,11 @@ fn settings(dir: &Path) -> Settings {
 
 fn open(dir: &Path) -> Spool {
     Spool::open(settings(dir), WriterId::fresh(), 0).unwrap()
+}
+
+/// The same where earlier runs left files.
+fn open_beside(dir: &Path) -> Spool {
+    Spool::open(settings(dir), WriterId::fresh(), size_of(dir).unwrap()).unwrap()
 }
 
 fn read_all(spool: &Spool, from: Position) -> (Vec<Vec<u8>>, Position) {
@@ -229,6 +234,49 @@ fn the_next_run_finds_what_the_last_one_left() {
     assert_eq!(salts, again, "the same salts again");
     assert!(left.remove() > 0);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What died with a full spool has to start, or nobody would ever drain it.
+#[test]
+fn a_start_beyond_the_bound_promises_nothing_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    while !(first.is_full() && first.append(&[9; 4000], None).is_err()) {
+        let _ = first.append(&[9; 4000], None);
+    }
+    drop(first);
+    let mut left = Vec::new();
+    eventually("the threads end", || {
+        left = leftovers(dir.path(), Some(WriterId::fresh())).unwrap().0;
+        !left.is_empty()
+    });
+    // Starts that come to nothing leave nothing behind.
+    drop(left);
+    for _ in 0..3 {
+        let second = open_beside(dir.path());
+        eventually("it knows", || second.is_full());
+        assert!(second.admit().is_err() && second.append(&[9; 40], None).is_err());
+        assert_eq!(second.size(), 5 * SEGMENT, "one segment more than the bound");
+        drop(second);
+        eventually("its files go", || {
+            remove_unused(dir.path()).unwrap();
+            size_of(dir.path()).unwrap() == 4 * SEGMENT
+        });
+    }
+    let second = open_beside(dir.path());
+    let left = leftovers(dir.path(), Some(second.writer())).unwrap().0.pop().unwrap();
+    let mut found = 0;
+    left.read(Position::default(), usize::MAX, &mut 0, |_, _, _| found += 1);
+    assert!(found > 700, "{found}");
+    second.released_elsewhere(left.remove());
+    eventually("room", || second.admit().is_ok());
+    second.append(&[9; 4000], None).unwrap();
+    eventually("no more than the bound", || !second.is_full() && second.size() <= 4 * SEGMENT);
+    // What has been written to is not taken away.
+    drop(second);
+    eventually("the threads end", || !leftovers(dir.path(), None).unwrap().0.is_empty());
+    remove_unused(dir.path()).unwrap();
+    assert!(!leftovers(dir.path(), None).unwrap().0.is_empty());
 }
 
 #[test]

@@ -373,7 +373,7 @@ pub(super) enum AuditCommand {
         #[arg(long, default_value = "default")]
         tenant: String,
         /// Whose events: the whole principal id, such as `corp|alice`.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         principal: String,
         /// Why. Recorded.
         #[arg(long)]

@@ -4,19 +4,18 @@ use std::io::BufReader;
 
 use super::args::{AuditArgs, AuditCommand};
 use super::counted;
-use super::store::with;
+use super::store::{existing, with};
 use crate::app;
 use crate::audit::{PublicKey, verify};
 use crate::base::TenantId;
 use crate::config::model;
-use crate::store::{AuditFilter, ExportFormat, SigningKey, Store, StoreSettings, Time, export};
+use crate::store::{AuditFilter, ExportFormat, SigningKey, Store, Time, export};
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
     if let AuditCommand::Verify { file, key, since } = &args.command {
         return check(file, key, since.as_deref());
     }
-    let document = super::store::document(&args.store)?;
-    let settings = StoreSettings::new(&document.store, &document.data_dir);
+    let (document, settings) = existing(&args.store)?;
     match &args.command {
         AuditCommand::Key => {
             let public = with(settings, async |store| {

@@ -5,12 +5,13 @@ use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::args::{BackupArgs, RestoreArgs};
-use super::store::{alone, document, record, settings, with};
+use super::store::{alone, document, existing, record, with};
 use crate::base::TenantId;
 use crate::store::{Manifest, RestoreInto, StoreError, StoreSettings};
 
 /// Writes beside the file and renames, so that what has the name is complete.
 pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
+    let (_, settings) = existing(&args.store)?;
     let mut name = args.file.file_name().ok_or("the file needs a name")?.to_owned();
     name.push(".part");
     let part = args.file.with_file_name(name);
@@ -18,7 +19,7 @@ pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
     // Documents are in it, and who may do what.
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(cannot)?;
-    let done = with(settings(&args.store)?, async |store| {
+    let done = with(settings, async |store| {
         let mut out = BufWriter::new(&file);
         let manifest = store.backup(&mut out).await.map_err(|e| e.to_string())?;
         out.flush().map_err(cannot)?;

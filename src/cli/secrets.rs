@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 
 use super::args::{Args, SecretsArgs, SecretsCommand};
 use super::counted;
-use super::store::{author, record, settings, with};
+use super::store::{author, existing, record, settings, with};
 use crate::base::{Scope, Secret, TenantId};
 use crate::config::{self, model::Name};
 use crate::store::{Page, Store, StoreError, whatever};
@@ -34,7 +34,11 @@ pub(super) fn run(args: &SecretsArgs) -> Result<bool, String> {
         _ => None,
     };
     let tenant = args.tenant.as_deref().map_or_else(TenantId::default, TenantId::new);
-    with(settings(&args.store)?, async |store| {
+    let settings = match &args.command {
+        SecretsCommand::Set { .. } => settings(&args.store)?,
+        _ => existing(&args.store)?.1,
+    };
+    with(settings, async |store| {
         store.prepare().await.map_err(text)?;
         match &args.command {
             SecretsCommand::List => list(store, &tenant).await?,

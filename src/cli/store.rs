@@ -14,10 +14,22 @@ use crate::store::{MigrationState, Store, StoreSettings};
 /// The migration that makes the table of replicas.
 const REPLICAS: &str = "0004_replicas";
 
-/// The settings of the store that `tollgate serve` would use.
+/// The settings of the store that `tollgate serve` would use, which it may not have made yet.
 pub(super) fn settings(args: &StoreArgs) -> Result<StoreSettings, String> {
     let document = document(args)?;
     Ok(StoreSettings::new(&document.store, &document.data_dir))
+}
+
+/// The same for a command that reads what is there: it makes nothing, and no store is an error.
+pub(super) fn existing(args: &StoreArgs) -> Result<(model::Document, StoreSettings), String> {
+    let document = look(args)?;
+    let settings = StoreSettings::new(&document.store, &document.data_dir);
+    match settings.missing() {
+        Some(path) => {
+            Err(format!("there is no store yet: {} is made when Tollgate first starts", path.display()))
+        }
+        None => Ok((document, settings)),
+    }
 }
 
 /// The document that `tollgate serve` would use, whose data folder is made if it is not there.

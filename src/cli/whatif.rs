@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::args::{Output, WhatifArgs};
 use super::prove::compiled;
-use super::store::{settings, with};
+use super::store::{existing, with};
 use crate::base::TenantId;
 use crate::insight::whatif::{self, Example, Fate, Report};
 
@@ -51,7 +51,7 @@ fn file(path: &Path) -> Result<String, String> {
 
 fn stored(args: &WhatifArgs) -> Result<String, String> {
     let tenant = TenantId::new(args.tenant.as_str());
-    with(settings(&args.store)?, async |store| {
+    with(existing(&args.store)?.1, async |store| {
         store.recent_samples(&tenant, args.hours).await.map_err(|e| e.to_string())
     })
 }

@@ -20,8 +20,12 @@ pub const MAX_REFERENCED_FILE: usize = 64 << 10;
 /// Most references in one document.
 const MAX_REFERENCES: usize = 10_000;
 
+/// What to do about a document with a secret of a store.
+const SECRET_OF_STORE: &str = "the gateway that the document is applied to must have it in its store; one that reads its \
+                               configuration from a file has no such secrets";
+
 /// What to do about a document with a variable that only the gateway sets.
-const HINT: &str = "the document can be applied to a gateway that runs without a configuration file, as it was exported \
+const SET_BY_GATEWAY: &str = "the document can be applied to a gateway that runs without a configuration file, as it was exported \
                     from; for another one, write the address of a server of your own";
 
 /// Most text that references may add to a document, in bytes.
@@ -34,6 +38,12 @@ pub trait Sources {
 
     /// What stands for a variable that only a running gateway has, where a document is looked at and not served.
     fn stand_in(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
+
+    /// What stands for a secret of a store, where a document is looked at without the store that it is for.
+    fn secret_stand_in(&self, name: &str) -> Option<String> {
         let _ = name;
         None
     }
@@ -145,8 +155,8 @@ struct Expander<'a> {
     files: Vec<PathBuf>,
     references: usize,
     bytes: usize,
-    /// Variables of the text at hand that something else stands for, and what.
-    stood_in: Vec<(String, String)>,
+    /// References of the text at hand that something else stands for.
+    stood_in: Vec<StandIn>,
 }
 
 impl<'a> Expander<'a> {
@@ -176,11 +186,9 @@ impl<'a> Expander<'a> {
                 Ok((expanded, from_outside)) => {
                     *text = expanded;
                     node.expanded = from_outside;
-                    for (name, value) in self.stood_in.drain(..) {
-                        let message =
-                            format!("only the gateway itself sets `{name}`; `{value}` stands for it here");
-                        let finding = self.findings.warning("set-by-gateway", path, message).at(node.at);
-                        finding.hint = Some(HINT.to_owned());
+                    for StandIn { code, message, hint } in self.stood_in.drain(..) {
+                        let finding = self.findings.warning(code, path, message).at(node.at);
+                        finding.hint = Some(hint.to_owned());
                     }
                 }
                 Err(problem) => {
@@ -250,16 +258,19 @@ impl<'a> Expander<'a> {
                     .hint(hint)
             }),
             Some(("file", name)) if !name.is_empty() && !name.contains('\0') => self.file(name),
-            Some(("secret", name)) if name.parse::<Name>().is_ok() => {
-                self.sources.secret(&self.rights.tenant, name).map_err(|error| {
-                    let tenant = &self.rights.tenant;
-                    Problem::new(
-                        "unresolved-reference",
-                        format!("secret `{name}` of tenant `{tenant}` {error}"),
-                    )
-                    .hint("put it into the store; secrets of a store exist for documents of the store only")
-                })
-            }
+            Some(("secret", name)) if name.parse::<Name>().is_ok() => self.secret(name).map_err(|error| {
+                let tenant = &self.rights.tenant;
+                let problem = Problem::new(
+                    "unresolved-reference",
+                    format!("secret `{name}` of tenant `{tenant}` {error}"),
+                );
+                match error {
+                    SourceError::Missing => problem.hint(
+                        "put it into the store; secrets of a store exist for documents of the store only",
+                    ),
+                    _ => problem,
+                }
+            }),
             _ => {
                 let problem = Problem::new("bad-reference", format!("`${{{reference}}}` is not a reference"))
                     .expected(self.forms());
@@ -275,7 +286,20 @@ impl<'a> Expander<'a> {
     fn variable(&mut self, name: &str) -> Result<String, SourceError> {
         match (self.sources.env(name), self.sources.stand_in(name)) {
             (Err(SourceError::Missing), Some(value)) => {
-                self.stood_in.push((name.to_owned(), value.clone()));
+                let message = format!("only the gateway itself sets `{name}`; `{value}` stands for it here");
+                self.stood_in.push(StandIn { code: "set-by-gateway", message, hint: SET_BY_GATEWAY });
+                Ok(value)
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn secret(&mut self, name: &str) -> Result<String, SourceError> {
+        let tenant = &self.rights.tenant;
+        match (self.sources.secret(tenant, name), self.sources.secret_stand_in(name)) {
+            (Err(SourceError::Missing), Some(value)) => {
+                let message = format!("secret `{name}` of tenant `{tenant}` is not looked up here");
+                self.stood_in.push(StandIn { code: "secret-of-store", message, hint: SECRET_OF_STORE });
                 Ok(value)
             }
             (found, _) => found,
@@ -314,6 +338,13 @@ fn is_variable(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// What is said of a reference that something else stands for.
+struct StandIn {
+    code: &'static str,
+    message: String,
+    hint: &'static str,
 }
 
 struct Problem {

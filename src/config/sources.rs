@@ -13,17 +13,23 @@ use super::expand::{MAX_REFERENCED_FILE, SourceError, Sources};
 pub struct SystemSources<E> {
     env: E,
     stand_in: Option<(&'static str, String)>,
+    without_store: bool,
 }
 
 impl<E: Fn(&str) -> Option<String>> SystemSources<E> {
     /// Sources over a look-up of environment variables.
     pub fn new(env: E) -> Self {
-        Self { env, stand_in: None }
+        Self { env, stand_in: None, without_store: false }
     }
 
     /// With what stands for a variable that only a running gateway sets.
     pub fn with_stand_in(self, stand_in: Option<(&'static str, String)>) -> Self {
         Self { stand_in, ..self }
+    }
+
+    /// Whether the document is for a store that is not asked here: the name of each of its secrets stands for it.
+    pub fn without_store(self, without_store: bool) -> Self {
+        Self { without_store, ..self }
     }
 }
 
@@ -34,6 +40,10 @@ impl<E: Fn(&str) -> Option<String>> Sources for SystemSources<E> {
 
     fn stand_in(&self, name: &str) -> Option<String> {
         self.stand_in.as_ref().filter(|(own, _)| *own == name).map(|(_, value)| value.clone())
+    }
+
+    fn secret_stand_in(&self, name: &str) -> Option<String> {
+        self.without_store.then(|| name.to_owned())
     }
 
     fn file(&self, path: &Path) -> Result<Vec<u8>, SourceError> {

@@ -70,8 +70,8 @@ pub use self::problem::Problem;
 pub use self::server::Limits;
 pub use self::socket::AdminSocket;
 pub use self::state::{
-    CatalogueState, ControlState, IdentityState, ListenerState, Readiness, RefusedState, ReloadState,
-    Revision, ServerStatus, SnapshotState, Status, TargetStatus,
+    CatalogueState, ControlState, IdentityState, ListenerState, REFUSED, Readiness, RefusedState,
+    ReloadState, Revision, ServerStatus, SnapshotState, Status, TargetStatus,
 };
 
 /// Who can reach the listener.

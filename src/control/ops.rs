@@ -33,7 +33,7 @@ pub(super) async fn readyz(State(state): Shared) -> Response {
     let detail = state.readiness();
     let problems = detail.problems();
     let (code, status) = match problems.is_empty() {
-        true if detail.refused.is_empty() => (StatusCode::OK, "ready"),
+        true if detail.refused.is_empty() && detail.audit_spool_full.is_none() => (StatusCode::OK, "ready"),
         // It serves what it has, and somebody should look.
         true => (StatusCode::OK, "degraded"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),

@@ -22,6 +22,9 @@ pub trait ControlState: Send + Sync + 'static {
     fn revisions(&self) -> Vec<Revision>;
 }
 
+/// What becomes of requests with `audit.on_full: refuse`.
+pub const REFUSED: &str = "refused";
+
 /// What readiness depends on. See [`Readiness::problems`] for the rule.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Readiness {
@@ -42,6 +45,9 @@ pub struct Readiness {
     /// What is known of callers, if that comes from a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityState>,
+    /// What becomes of requests because the spool of the audit has no room: `refused` or `not_recorded`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_spool_full: Option<&'static str>,
 }
 
 impl Readiness {
@@ -63,6 +69,10 @@ impl Readiness {
         }
         if !self.catalogues.is_empty() && self.catalogues.iter().all(|c| c.stale) {
             problems.push("every server's catalogue is stale".to_owned());
+        }
+        // The spools of others may have room.
+        if self.audit_spool_full == Some(REFUSED) {
+            problems.push("the audit spool is full, and requests are refused".to_owned());
         }
         problems
     }

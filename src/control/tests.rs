@@ -169,6 +169,10 @@ async fn readyz_names_every_reason() {
         (Readiness { draining: true, ..ready() }, "draining"),
         (Readiness { listeners: vec![listener], ..ready() }, "listener `mcp` is not bound to 0.0.0.0:80"),
         (Readiness { catalogues: vec![stale.clone()], ..ready() }, "every server's catalogue is stale"),
+        (
+            Readiness { audit_spool_full: Some("refused"), ..ready() },
+            "the audit spool is full, and requests are refused",
+        ),
     ] {
         *control.state.readiness.lock() = readiness;
         let answer = control.get("/readyz").await;
@@ -180,6 +184,9 @@ async fn readyz_names_every_reason() {
     let answer = control.get("/readyz").await;
     assert_eq!(answer.status, 200, "one dead server does not take the gateway down");
     assert_eq!(answer.json()["catalogues"][0]["stale"], true);
+    *control.state.readiness.lock() = Readiness { audit_spool_full: Some("not_recorded"), ..ready() };
+    let answer = control.get("/readyz").await;
+    assert_eq!((answer.status, &answer.json()["status"]), (200, &serde_json::json!("degraded")));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::auth::{Bindings, KeyRecord, KeyStore, RevocationList, RevocationRecord, Revocations, Standings};
 use crate::base::{Clock, Role, TenantId};
@@ -275,10 +276,12 @@ impl Feed {
         let mut flow_back = tokio::time::interval(FLOW_BACK);
         flow_back.tick().await;
         let mut noted = self.clock.unix_secs();
+        let later = || Instant::now() + self.settings.poll.mul_f64(rand::random_range(0.8..1.2));
+        let mut next_look = later();
         loop {
-            let jitter = rand::random_range(0.8..1.2);
             tokio::select! {
-                () = tokio::time::sleep(self.settings.poll.mul_f64(jitter)) => {}
+                // Not moved by what else is heard: events of the audit come without end while anybody calls.
+                () = tokio::time::sleep_until(next_look) => {}
                 heard = listener.next() => match heard {
                     Notification::Message { channel: Channel::Identity, .. } | Notification::Missed => {}
                     Notification::Message { .. } => continue,
@@ -292,6 +295,7 @@ impl Feed {
                 tracing::debug!(event = "identity_feed_unavailable", %error);
             }
             self.judge().await;
+            next_look = later();
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn named_by(store: &Store, cache: &Cache, document: &Stored) ->
     };
     own.open_secrets(&sealed).map(texts).unwrap_or_else(|error| {
         tracing::warn!(event = "secrets_unavailable", %tenant, %error);
-        SecretValues::new()
+        SecretValues::unusable(error.to_string())
     })
 }
 
@@ -55,7 +55,7 @@ const SHORTEST: usize = 4;
 /// a path, by whoever may write documents and not read secrets.
 pub(super) fn hidden(text: &str, secrets: &SecretValues) -> Option<String> {
     let mut shown: Option<String> = None;
-    for (name, value) in secrets {
+    for (name, value) in secrets.iter() {
         let value = value.expose().to_ascii_lowercase();
         if value.len() < SHORTEST {
             continue;

@@ -5,6 +5,7 @@
 //! decided in one place whatever they hold.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -43,7 +44,38 @@ impl Stored {
 }
 
 /// What `${secret:name}` stands for in one tenant's document.
-pub type SecretValues = BTreeMap<String, Secret<String>>;
+#[derive(Clone, Debug, Default)]
+pub struct SecretValues {
+    values: BTreeMap<String, Secret<String>>,
+    /// Why there are none although the store has some.
+    pub unusable: Option<String>,
+}
+
+impl SecretValues {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// None, because they cannot be opened.
+    pub fn unusable(why: String) -> Self {
+        Self { values: BTreeMap::new(), unusable: Some(why) }
+    }
+}
+
+impl Deref for SecretValues {
+    type Target = BTreeMap<String, Secret<String>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.values
+    }
+}
+
+impl FromIterator<(String, Secret<String>)> for SecretValues {
+    fn from_iter<I: IntoIterator<Item = (String, Secret<String>)>>(values: I) -> Self {
+        Self { values: values.into_iter().collect(), unusable: None }
+    }
+}
 
 /// Why a document was not taken. Nothing has changed then.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::pool::{PoolConnectionMetadata, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection as _, PgConnection, PgPool, SqlitePool};
+use sqlx::{Connection as _, PgConnection, PgPool, SqliteConnection, SqlitePool};
 
 use super::reach::Reach;
 use super::tx::within;
@@ -117,6 +117,19 @@ fn answers(conn: &mut PgConnection, _: PoolConnectionMetadata) -> BoxFuture<'_, 
     Box::pin(async move { within(ANSWER, conn.ping()).await.map(|()| true) })
 }
 
+/// Whether a connection has no transaction open. SQLite undoes one by itself when the disk is full or fails; the driver, which
+/// is told of nothing but an undo that found no transaction, takes it for open for good. Such a connection is closed.
+fn is_whole(
+    conn: &mut SqliteConnection,
+    _: PoolConnectionMetadata,
+) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    let whole = !conn.is_in_transaction();
+    if !whole {
+        tracing::warn!(event = "store_connection_replaced", engine = "sqlite");
+    }
+    Box::pin(std::future::ready(Ok(whole)))
+}
+
 fn sqlite(settings: &StoreSettings) -> Result<SqlitePools, StoreError> {
     let path = settings.sqlite_path();
     // Made here, so that nobody else can read it from the first byte on. One that is there is not even opened: closing it
@@ -139,13 +152,42 @@ fn sqlite(settings: &StoreSettings) -> Result<SqlitePools, StoreError> {
     let writer = PoolOptions::new()
         .max_connections(1)
         .acquire_timeout(settings.connect_timeout.max(BUSY))
+        .before_acquire(is_whole)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_lazy_with(options.clone());
     let readers = PoolOptions::new()
         .max_connections(settings.readers)
         .acquire_timeout(settings.connect_timeout)
+        .before_acquire(is_whole)
         // Refused by the engine rather than by convention: nothing but the one writer writes.
         .connect_lazy_with(options.pragma("query_only", "ON"));
     Ok(SqlitePools { writer, readers })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::query;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_costs_no_more_than_the_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let pools = sqlite(&StoreSettings::embedded(folder.path())).unwrap();
+        let begin = async || pools.writer.begin_with("BEGIN IMMEDIATE").await;
+        let mut tx = begin().await.unwrap();
+        query("CREATE TABLE t (x BLOB)").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        // As long as the one connection lives, there is no room for more.
+        query("PRAGMA max_page_count = 4").execute(&pools.writer).await.unwrap();
+        let mut tx = begin().await.unwrap();
+        let full = query("INSERT INTO t VALUES (zeroblob(100000))").execute(&mut *tx).await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        drop(tx);
+        let mut tx = begin().await.expect("another connection");
+        query("INSERT INTO t VALUES (zeroblob(100000))").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(pools.writer.size(), 1);
+    }
 }

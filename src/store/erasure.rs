@@ -222,6 +222,10 @@ impl Platform<'_> {
 
     async fn erase(&self, whose: Whose<'_>) -> Result<Erasure, StoreError> {
         let Whose { tenant, principal, .. } = whose;
+        // Events without a caller are those of strangers, which nobody asks for by name.
+        if principal.is_empty() {
+            return Err(StoreError::Missing("caller without a name".to_owned()));
+        }
         let mut tx = self.begin().await?;
         // Clocks of replicas differ, and what is in the store already is meant.
         let (from, before) = (Time::from_micros(0), tx.now().plus(REMEMBERED));

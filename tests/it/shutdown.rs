@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{Builder, Client, Era, Gateway, Reply, Upstream, eventually};
+use crate::support::{Builder, Client, Era, Folder, Gateway, Reply, Upstream, eventually};
 
 /// Puts off the tool `later`.
 async fn patient(era: Era) -> Upstream {
@@ -216,4 +216,28 @@ async fn ids_of_another_installation_do_not_open() {
     let mut session = one.caller().initialize().await;
     session.caller.address = two.mcp;
     assert_eq!(session.ask(&session.tool("get_time")).await.status(), 404, "it has other keys");
+}
+
+/// The socket for a successor cannot be made: that costs upgrades, and nothing else.
+#[tokio::test]
+async fn signals_are_heard_where_nobody_can_take_over() {
+    let folder = Folder::new();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(data.join("upgrade.sock")).unwrap();
+    let log = folder.path().join("log");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+        .arg(&data)
+        .stdout(std::fs::File::create(&log).unwrap())
+        .stderr(std::fs::File::options().append(true).open(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let said = |word: &str| std::fs::read_to_string(&log).unwrap().contains(word);
+    eventually("it says that nobody can", async || said("upgrade_unavailable").then_some(())).await;
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    eventually("it serves", async || said("\"started\"").then_some(())).await;
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let ended = eventually("it ends", async || child.try_wait().unwrap()).await;
+    assert!(ended.success() && said("draining"), "{}", std::fs::read_to_string(&log).unwrap());
 }

@@ -61,6 +61,7 @@ pub(super) fn open(model: &model::Document, clock: &Clock) -> Result<Auditor, St
     make_dir(&dir)?;
     let writer = WriterId::fresh();
     // What earlier runs left takes part of the room. It is only counted here; the drainer opens it.
+    audit::remove_unused(&dir).map_err(|source| failed(&dir, source))?;
     let taken = audit::size_of(&dir).map_err(|source| failed(&dir, source))?;
     let settings = Settings {
         dir,

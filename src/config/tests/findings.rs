@@ -419,3 +419,16 @@ fn what_only_the_gateway_sets_is_a_warning_where_a_document_is_looked_at() {
         .with_stand_in(Some(("TOLLGATE_DEMO", "127.0.0.1:9100".to_owned())));
     assert!(load(text.as_bytes(), "x", &set, hooks()).diagnostics.is_empty());
 }
+
+#[test]
+fn secrets_of_a_store_are_a_warning_where_a_document_is_looked_at() {
+    let text = BASE.replace("http:", "credential: { bearer: \"${secret:upstream}\" }\n    http:");
+    let hint = "put it into the store";
+    expect(&text, "unresolved-reference", "\"${secret", &["secret `upstream` of tenant `default`", hint]);
+    let sources = SystemSources::new(|_: &str| None).without_store(true);
+    let loaded = load(text.as_bytes(), "mine.yaml", &sources, hooks());
+    let found = only(&loaded, "secret-of-store");
+    assert_eq!(found.severity, Severity::Warning);
+    assert_eq!((found.line, found.column), place(&text, "\"${secret"));
+    assert!(loaded.validated.is_some(), "{}", loaded.diagnostics);
+}

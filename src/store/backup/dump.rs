@@ -26,6 +26,9 @@ impl Store {
         let failed = |source| StoreError::io("the backup", source);
         let mut out = Hashed { out: zstd::Encoder::new(out, LEVEL).map_err(failed)?, hash: Sha256::new() };
         let migrations = self.migrations().await?;
+        if migrations.iter().all(|m| m.applied_at.is_none()) {
+            return Err(StoreError::Missing("table in the database: nothing to back up".to_owned()));
+        }
         let mut tx = self.begin(&Scope::Platform, Access::Read).await?;
         tx.without_limit().await?;
         let header = Header {

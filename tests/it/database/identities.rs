@@ -188,3 +188,18 @@ async fn keys_beyond_max_staleness_are_refused_or_go_on_as_on_stale_says() {
         eventually(on_stale, async || (status(one, key).await == 200).then_some(())).await;
     }
 }
+
+/// While anybody calls, word of new events of the audit comes without end. It must not put off the look for what was not told.
+#[tokio::test]
+async fn what_else_is_told_does_not_put_off_the_look() {
+    let database = Database::fresh();
+    let one = Replica::start(&database.url()).await;
+    let began = Instant::now();
+    // Polls are half a second apart.
+    while began.elapsed().as_secs() < 4 {
+        database.sql("SELECT pg_notify('tollgate_audit', 'x')");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let answer = super::planes::ask(&one, "GET", "/readyz").await.json();
+    assert!(answer["identity"]["staleness_seconds"].as_u64().unwrap() <= 2, "{answer}");
+}

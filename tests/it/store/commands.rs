@@ -171,8 +171,26 @@ async fn looking_at_migrations_makes_nothing_and_undoing_says_when_there_is_noth
         let Done(code, out, error) = place.run(command);
         assert!(code == Some(1) && out.starts_with("there is no store yet: "), "{out}{error}");
     }
+    // A wrong folder is not an empty store.
+    let backup = place.folder.path().join("backup");
+    for command in [
+        &["backup", backup.to_str().unwrap()][..],
+        &["secrets", "list"],
+        &["secrets", "rotate"],
+        &["audit", "export"],
+        &["audit", "key"],
+    ] {
+        let Done(code, _, error) = place.run(command);
+        assert!(code == Some(1) && error.contains("there is no store yet: "), "{command:?}: {error}");
+    }
+    assert!(!backup.exists());
     assert!(!place.folder.path().join("above").exists(), "nothing was made");
     assert_eq!(place.run(&["migrate", "up"]).0, Some(0));
+    // Events of strangers have no caller, which is none to be erased.
+    let Done(code, _, error) = place.run(&["audit", "erase", "--principal", ""]);
+    assert!(code == Some(2) && error.contains("--principal"), "{error}");
+    let erased = place.store().await.platform().audit_erase(&TenantId::default(), "").await;
+    assert!(erased.unwrap_err().to_string().contains("without a name"));
     for made in [place.data(), place.data().parent().unwrap().to_owned()] {
         assert_eq!(
             std::fs::metadata(&made).unwrap().permissions().mode() & 0o777,
