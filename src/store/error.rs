@@ -35,7 +35,7 @@ pub enum StoreError {
         found: i64,
     },
     /// Anything else that the database says.
-    #[error("the database says: {0}")]
+    #[error("the database says: {}", said(.0))]
     Database(#[source] sqlx::Error),
     /// There is one already.
     #[error("it exists already ({0})")]
@@ -124,6 +124,14 @@ impl StoreError {
 
     pub(super) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io { what: what.into(), source }
+    }
+}
+
+/// What the database says, without the line of its own source.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
     }
 }
 
