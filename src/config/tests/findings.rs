@@ -422,7 +422,7 @@ fn what_only_the_gateway_sets_is_a_warning_where_a_document_is_looked_at() {
 
 #[test]
 fn secrets_of_a_store_are_a_warning_where_a_document_is_looked_at() {
-    let text = BASE.replace("http:", "credential: { bearer: \"${secret:upstream}\" }\n    http:");
+    let text = BASE.replace("    http: {", "    credential: { bearer: \"${secret:upstream}\" }\n    http: {");
     let hint = "put it into the store";
     expect(&text, "unresolved-reference", "\"${secret", &["secret `upstream` of tenant `default`", hint]);
     let sources = SystemSources::new(|_: &str| None).without_store(true);
