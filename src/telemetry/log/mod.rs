@@ -35,7 +35,7 @@ const CAPACITY: usize = 4 * 1024 * 1024;
 
 /// Directives that come before the operator's own, which may override them. Pingora's connectors call it an error that a
 /// connection of the pool has ended; what fails for a caller they hand to us.
-const QUIET: &str = "pingora=warn,pingora_core::connectors=off,hyper=warn,h2=warn,reqwest=warn,rmcp=warn,rustls=warn,notify=warn,opentelemetry=warn";
+const QUIET: &str = "pingora_core::connectors=off,pingora=warn,hyper=warn,h2=warn,reqwest=warn,rmcp=warn,rustls=warn,notify=warn,opentelemetry=warn";
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
