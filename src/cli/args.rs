@@ -456,7 +456,7 @@ pub(super) struct SecretsArgs {
 pub(super) enum SecretsCommand {
     /// Show names and versions, never values.
     List,
-    /// Forget a secret. Refused while the tenant's document names it.
+    /// Forget a secret. Refused while the tenant's document names it, or the candidate of its canary.
     Remove {
         /// Its name.
         name: String,

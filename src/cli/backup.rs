@@ -1,44 +1,56 @@
 //! `tollgate backup` and `tollgate restore`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use super::args::{BackupArgs, RestoreArgs};
 use super::store::{alone, document, existing, record, with};
 use crate::base::TenantId;
-use crate::store::{Manifest, RestoreInto, StoreError, StoreSettings};
+use crate::store::{Manifest, RestoreInto, Store, StoreError, StoreSettings};
 
 /// Writes beside the file and renames, so that what has the name is complete.
 pub(super) fn backup(args: &BackupArgs) -> Result<bool, String> {
     let (_, settings) = existing(&args.store)?;
+    // Its own name: another one at the same time would write into it.
     let mut name = args.file.file_name().ok_or("the file needs a name")?.to_owned();
-    name.push(".part");
+    name.push(format!(".{}.part", std::process::id()));
     let part = args.file.with_file_name(name);
-    let cannot = |e: std::io::Error| format!("{}: {e}", part.display());
-    // Documents are in it, and who may do what.
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).map_err(cannot)?;
-    let done = with(settings, async |store| {
-        let mut out = BufWriter::new(&file);
-        let manifest = store.backup(&mut out).await.map_err(|e| e.to_string())?;
-        out.flush().map_err(cannot)?;
-        Ok(manifest)
+    let done = with(settings, async |store| written(store, &part).await);
+    let renamed = done.and_then(|manifest| match keep(&part, &args.file) {
+        Ok(()) => Ok(manifest),
+        Err(error) => Err(format!("{}: {error}", args.file.display())),
     });
-    let manifest = match done {
-        Ok(manifest) => manifest,
-        Err(error) => {
-            let _ = fs::remove_file(&part);
-            return Err(error);
-        }
-    };
-    file.sync_all().map_err(cannot)?;
-    fs::rename(&part, &args.file).map_err(cannot)?;
+    let manifest = renamed.inspect_err(|_| drop(fs::remove_file(&part)))?;
     print(&manifest);
     eprintln!(
         "The master keys are not in it: keep them elsewhere, or no secret can be read after a restore."
     );
     Ok(true)
+}
+
+async fn written(store: &Store, part: &Path) -> Result<Manifest, String> {
+    let cannot = |e: io::Error| format!("{}: {e}", part.display());
+    // One of a process that had this id and was killed.
+    let _ = fs::remove_file(part);
+    // Documents are in it, and who may do what.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).map_err(cannot)?;
+    let mut out = BufWriter::new(&file);
+    let manifest = store.backup(&mut out).await.map_err(|e| e.to_string())?;
+    if manifest.tables.is_empty() {
+        return Err("the database has no tables of Tollgate: there is nothing to back up".to_owned());
+    }
+    out.flush().map_err(cannot)?;
+    file.sync_all().map_err(cannot)?;
+    Ok(manifest)
+}
+
+/// Gives it its name, for good.
+fn keep(part: &Path, file: &Path) -> io::Result<()> {
+    fs::rename(part, file)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<bool, String> {

@@ -8,9 +8,9 @@ use clap::error::ErrorKind;
 use super::args::{Args, SecretsArgs, SecretsCommand};
 use super::counted;
 use super::store::{author, existing, record, settings, with};
-use crate::base::{Scope, Secret, TenantId};
-use crate::config::{self, model::Name};
-use crate::store::{Page, Store, StoreError, whatever};
+use crate::base::{Secret, TenantId};
+use crate::config::model::Name;
+use crate::store::{Page, SecretUse, Store, StoreError, whatever};
 
 /// Longest secret that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
@@ -70,16 +70,34 @@ async fn list(store: &Store, tenant: &TenantId) -> Result<(), String> {
     }
 }
 
+/// Why a secret stays.
+enum Kept {
+    InUse(SecretUse),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Kept {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
 async fn remove(store: &Store, tenant: &TenantId, name: &str, force: bool) -> Result<(), String> {
-    if store.tenant(tenant).secret_info(name).await.map_err(text)?.is_none() {
-        return Err(format!("there is no secret `{name}` of tenant `{tenant}`"));
-    }
-    if !force && let Some(place) = place(store, tenant, name).await.map_err(text)? {
-        return Err(format!(
-            "secret `{name}` is in use: {place}. Without it the document does not compile; change the document first, or say --force"
-        ));
-    }
-    store.tenant(tenant).remove_secret(name, whatever).await.map_err(text)?;
+    let scope = store.tenant(tenant);
+    let removed = scope.remove_secret(name, |_, uses| match uses.first() {
+        Some(used) if !force => Err(Kept::InUse(used.clone())),
+        _ => Ok(()),
+    });
+    removed.await.map_err(|kept| match kept {
+        Kept::InUse(SecretUse { revision, tried, place }) => {
+            let which = if tried { ", which its canary tries," } else { "" };
+            format!(
+                "secret `{name}` is in use: revision {revision} of the document of tenant `{tenant}`{which} names it at `{place}`. Without it the document does not compile; change the document first, or say --force"
+            )
+        }
+        Kept::Store(StoreError::Missing(_)) => format!("there is no secret `{name}` of tenant `{tenant}`"),
+        Kept::Store(error) => text(error),
+    })?;
     println!("{name} removed");
     act(store, tenant, "delete_secret", &format!("secrets/{name}")).await
 }
@@ -106,26 +124,6 @@ async fn set(store: &Store, tenant: &TenantId, name: &str, value: &Secret<Vec<u8
     let info = put.into_row();
     println!("{} version {}", info.name, info.version);
     act(store, tenant, "put_secret", &format!("secrets/{name}")).await
-}
-
-/// Where the documents that the tenant's secrets are for name one, as they are now.
-async fn place(store: &Store, tenant: &TenantId, name: &str) -> Result<Option<String>, StoreError> {
-    let own = Scope::Tenant(tenant.clone());
-    let scopes = if *tenant == TenantId::default() { vec![own, Scope::Platform] } else { vec![own] };
-    let mut tx = store.platform().read().await?;
-    for scope in scopes {
-        let Some(head) = tx.head(&scope).await? else { continue };
-        let Some(found) = tx.revision(&scope, head.revision).await? else { continue };
-        let document = config::canonical(&found.content).map_err(|e| StoreError::Schema(e.to_string()))?;
-        if let Some(at) = config::uses_of_secret(&document, name, 1).pop() {
-            let whose = match &scope {
-                Scope::Platform => "the platform document".to_owned(),
-                Scope::Tenant(tenant) => format!("the document of tenant `{tenant}`"),
-            };
-            return Ok(Some(format!("revision {} of {whose} names it at `{at}`", head.revision)));
-        }
-    }
-    Ok(None)
 }
 
 async fn act(store: &Store, tenant: &TenantId, action: &str, object: &str) -> Result<(), String> {

@@ -53,7 +53,7 @@ pub use schema::schema;
 pub use sources::{FixedSources, SystemSources};
 pub use terms::Terms;
 pub use tree::MAX_DOCUMENT;
-pub use uses::uses_of_secret;
+pub use uses::{secrets_named, uses_of_secret};
 pub use validate::{Hooks, RuleFinding};
 pub use validated::{ResolvedRoute, Revision, Validated};
 

@@ -1,12 +1,28 @@
 //! Where a document refers to a secret.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::canonical::Canonical;
 
+/// What a reference to a secret begins with; its name and `}` follow.
+const REFERENCE: &str = "${secret:";
+
+/// The names of the secrets that a document in canonical form may refer to, by its text alone: none is left out, but one that
+/// only stands in a key may be among them.
+pub fn secrets_named(text: &str) -> BTreeSet<&str> {
+    let name = |(start, _): (usize, &str)| {
+        // `$${` stands for itself.
+        let rest = text[start..].strip_prefix(REFERENCE).filter(|_| !text[..start].ends_with('$'))?;
+        rest.split_once('}').map(|(name, _)| name)
+    };
+    text.match_indices(REFERENCE).filter_map(name).collect()
+}
+
 /// The places, as paths such as `servers[1].http.headers.authorization`, in the order of the document, at most `most`.
 pub fn uses_of_secret(document: &Canonical, name: &str, most: usize) -> Vec<String> {
-    let (reference, mut places) = (format!("${{secret:{name}}}"), Vec::new());
+    let (reference, mut places) = (format!("{REFERENCE}{name}}}"), Vec::new());
     find(&document.to_json(), &reference, String::new(), &mut places);
     places.truncate(most);
     places
@@ -47,5 +63,6 @@ mod tests {
         assert_eq!(uses_of_secret(&document, "to", 9), ["servers[0].http.headers.x", "servers[1].last"]);
         assert_eq!(uses_of_secret(&document, "to", 1), ["servers[0].http.headers.x"]);
         assert_eq!(uses_of_secret(&document, "t", 9), [""; 0]);
+        assert_eq!(Vec::from_iter(secrets_named(document.as_str())), ["to", "token", "x"]);
     }
 }

@@ -6,13 +6,13 @@
 //! Changes of one document take turns in a process: those that lose a race have compiled for nothing. Between processes
 //! they wait a little before the next try, longer each time and never equally long.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use serde::Serialize;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -33,17 +33,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// When to come again, in seconds.
 const AGAIN: u64 = 1;
-/// Documents share so many turns, by a hash of whose they are.
-const TURNS: usize = 64;
 
-/// Whose turn it is to change a document.
-pub(super) struct Turns([Mutex<()>; TURNS]);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::default()))
-    }
-}
+/// Whose turn it is to change a document. Each has turns of its own: nobody waits for another tenant.
+#[derive(Default)]
+pub(super) struct Turns(parking_lot::Mutex<HashMap<Scope, Weak<Mutex<()>>>>);
 
 impl Turns {
     /// Waits for one's turn, in the order of who came.
@@ -51,11 +44,20 @@ impl Turns {
     /// # Errors
     ///
     /// 503 if that takes too long.
-    pub(super) async fn of(&self, scope: &Scope) -> Result<MutexGuard<'_, ()>, Problem> {
-        let mut hash = DefaultHasher::new();
-        scope.as_str().hash(&mut hash);
-        let turn = &self.0[hash.finish() as usize % TURNS];
-        tokio::time::timeout(PATIENCE, turn.lock()).await.map_err(|_| contended())
+    pub(super) async fn of(&self, scope: &Scope) -> Result<OwnedMutexGuard<()>, Problem> {
+        tokio::time::timeout(PATIENCE, self.line(scope).lock_owned()).await.map_err(|_| contended())
+    }
+
+    fn line(&self, scope: &Scope) -> Arc<Mutex<()>> {
+        let mut lines = self.0.lock();
+        if let Some(line) = lines.get(scope).and_then(Weak::upgrade) {
+            return line;
+        }
+        // Those in which nobody is go, so that there are never more than requests.
+        lines.retain(|_, line| line.strong_count() > 0);
+        let line = Arc::default();
+        lines.insert(scope.clone(), Arc::downgrade(&line));
+        line
     }
 }
 
@@ -200,7 +202,7 @@ impl Edit<'_> {
     ///
     /// # Errors
     /// 503.
-    pub(super) async fn turn(&self) -> Result<MutexGuard<'_, ()>, Problem> {
+    pub(super) async fn turn(&self) -> Result<OwnedMutexGuard<()>, Problem> {
         self.api.publisher()?;
         self.api.turns().of(&self.scope).await
     }
@@ -340,6 +342,19 @@ mod tests {
         assert_eq!(turns.of(&scope).await.expect_err("taken").code(), "contended");
         drop(mine);
         assert!(turns.of(&scope).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_turn_of_another_document_and_turns_do_not_pile_up() {
+        let (turns, began) = (Turns::default(), Instant::now());
+        let mut held = Vec::new();
+        for n in 0..300 {
+            held.push(turns.of(&Scope::parse(&format!("t{n}"))).await.expect("free"));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(held);
+        assert!(turns.of(&Scope::Platform).await.is_ok());
+        assert_eq!(turns.0.lock().len(), 1);
     }
 
     #[test]

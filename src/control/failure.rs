@@ -13,6 +13,9 @@ use crate::store::{SigningKeyError, StoreError};
 /// What callers are told to wait while the store is away, in seconds.
 const STORE_RETRY: u64 = 2;
 
+/// The code of what may have been done or not.
+pub(super) const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+
 /// 503 with the seconds to wait: the store cannot be asked.
 pub(super) fn store_away() -> Problem {
     Problem::unavailable("store_unavailable", "the store cannot be reached; nothing was changed")
@@ -37,8 +40,9 @@ impl From<StoreError> for Problem {
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", "the store refuses this")
                     .because(error)
             }
+            StoreError::Unresolved(_) => Problem::conflict("secret_gone", error.to_string()),
             StoreError::CommitUnknown(_) => Problem::unavailable(
-                "outcome_unknown",
+                OUTCOME_UNKNOWN,
                 "the connection to the store was lost while committing: look whether it was done",
             )
             .because(error),

@@ -2,7 +2,9 @@
 //!
 //! A key belongs to one actor. The first request with it runs; its answer is kept for a day. The same request again gets
 //! that answer with `idempotency-replayed: true`, another request with the same key is an error, and one that comes
-//! while the first is running is told to wait. Answers of failures on this side are not kept: repeating is right then.
+//! while the first is running is told to wait. Answers of failures on this side are not kept: repeating is right then, unless
+//! the store was lost while it committed. Such a key is not free before it counts as dead, in two minutes: time to look
+//! whether it was done.
 //!
 //! Answers may hold what is shown only once, such as a new API key. They are sealed with a key derived from the
 //! caller's own credential, of which the store has no more than a digest: what is in the store opens for nobody else.
@@ -27,7 +29,8 @@ use sha2::{Digest as _, Sha256};
 use super::actor::Actor;
 use super::api::Api;
 use super::extract;
-use super::problem::{FieldError, Problem};
+use super::failure::OUTCOME_UNKNOWN;
+use super::problem::{FieldError, Pending, Problem};
 use super::trail::note;
 use crate::base::TenantId;
 use crate::store::Idempotency;
@@ -105,7 +108,9 @@ pub(super) async fn once(
             let mut guard = Unfinished { tenant: actor.tenant.clone(), armed: true };
             let response = next.run(Request::from_parts(parts, Body::from(body))).await;
             let (response, sealed) = seal.close(response).await?;
+            let problem = response.extensions().get::<Pending>();
             let kept = match sealed {
+                _ if problem.is_some_and(|problem| problem.is(OUTCOME_UNKNOWN)) => Ok(()),
                 Some(sealed) if !response.status().is_server_error() => {
                     scope.finish_idempotent(&name, response.status().as_u16(), &sealed).await
                 }
@@ -218,9 +223,65 @@ impl Seal {
 
 #[cfg(test)]
 mod tests {
-    use axum::response::IntoResponse as _;
+    use std::sync::Arc;
 
+    use axum::middleware::from_fn;
+    use axum::response::IntoResponse as _;
+    use axum::routing::post;
+    use tower::ServiceExt as _;
+
+    use super::super::actor::Proof;
+    use super::super::state::{ControlState, Readiness, Revision, Status};
+    use super::super::{ControlConfig, Exposure};
     use super::*;
+    use crate::base::Clock;
+    use crate::store::{Store, StoreSettings};
+
+    struct Nothing;
+
+    impl ControlState for Nothing {
+        fn metrics(&self) -> String {
+            String::new()
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::default()
+        }
+
+        fn status(&self) -> Status {
+            Status::default()
+        }
+
+        fn revisions(&self) -> Vec<Revision> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_done_is_not_done_again_and_what_was_not_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings::embedded(folder.path());
+        let store = Store::open(settings, Clock::manual(1_796_000_000), Arc::new(|_| None)).unwrap();
+        store.prepare().await.unwrap();
+        let config = ControlConfig { store: Some(store), ..ControlConfig::new(Exposure::Loopback) };
+        let api = Api::new(&config, Arc::new(Nothing));
+        let actor = Actor::operator(Proof::Bootstrap);
+        let through = async |key: &str, code: &'static str| {
+            let (api, actor, key) = (api.clone(), actor.clone(), key.to_owned());
+            let gate = from_fn(move |request: Request, next: Next| {
+                let (api, actor, key) = (api.clone(), actor.clone(), key.clone());
+                async move { once(&api, &actor, &key, request, next).await }
+            });
+            let failing = move || async move { Problem::unavailable(code, "lost") };
+            let router = axum::Router::new().route("/x", post(failing)).layer(gate);
+            let request = http::Request::post("/x").body(Body::empty()).unwrap();
+            router.oneshot(request).await.unwrap().status().as_u16()
+        };
+        assert_eq!(through("a", OUTCOME_UNKNOWN).await, 503);
+        assert_eq!(through("a", OUTCOME_UNKNOWN).await, 409, "it may have been done");
+        assert_eq!(through("b", "store_unavailable").await, 503);
+        assert_eq!(through("b", "store_unavailable").await, 503, "it was not");
+    }
 
     #[tokio::test]
     async fn answers_open_for_their_caller_only() {

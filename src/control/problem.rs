@@ -362,4 +362,9 @@ impl Pending {
     pub(super) fn take(&self) -> Option<Problem> {
         self.0.lock().take()
     }
+
+    /// Whether it has this code.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.0.lock().as_ref().is_some_and(|problem| problem.code == code)
+    }
 }

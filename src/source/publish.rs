@@ -14,13 +14,13 @@ use crate::config::{Canonical, canonical, edit};
 use crate::snapshot::Snapshot;
 use crate::source::secrets;
 use crate::source::stored::{Refusal, SecretValues, Serve};
-use crate::store::{NewRevision, Revision, Store};
+use crate::store::{NewRevision, Revision, Store, StoreError};
 
 pub use crate::source::change::{Change, Failed, MAX_REASON, PublishError, Published};
 
 /// Version of the document format.
 pub(super) const SCHEMA_VERSION: i32 = 1;
-/// How often somebody who does not care what they replace may be overtaken.
+/// How often somebody who does not care what they replace may be overtaken, or a secret go while its document is compiled.
 const ATTEMPTS: u32 = 8;
 
 /// Publishes, and reads what was. Cheap to clone.
@@ -98,6 +98,12 @@ impl Publisher {
                 // Whoever does not care what they replace is compared with what came between, and tries again.
                 Err(Failed { scope, error: PublishError::Conflict { .. } })
                     if attempts < ATTEMPTS && takes_anything(changes, &scope) =>
+                {
+                    attempts += 1;
+                }
+                // A secret went while this was compiled. Compiled again it is told where that is named.
+                Err(Failed { error: PublishError::Store(StoreError::Unresolved(_)), .. })
+                    if attempts < ATTEMPTS =>
                 {
                     attempts += 1;
                 }

@@ -157,7 +157,8 @@ impl TenantScope<'_> {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the head is not at `base`, [`StoreError::Duplicate`] if one runs,
-    /// [`StoreError::Missing`] if the candidate is no revision; the database.
+    /// [`StoreError::Missing`] if the candidate is no revision, [`StoreError::Unresolved`] if it refers to a secret that is not
+    /// there; the database.
     pub async fn start_canary(&self, new: NewCanary<'_>) -> Result<Canary, StoreError> {
         let scope = Scope::Tenant(self.tenant().clone());
         let name = scope.as_str();
@@ -183,16 +184,15 @@ impl TenantScope<'_> {
             return Err(StoreError::Duplicate(format!("a canary of revision {candidate}")));
         }
         let candidate = match new.candidate {
-            CandidateSource::New(revision) => tx.append_revision(&scope, head, revision).await?.0,
+            CandidateSource::New(revision) => {
+                tx.hold_secrets(&scope, revision.content).await?;
+                tx.append_revision(&scope, head, revision).await?.0
+            }
             CandidateSource::Existing(revision) => {
-                let there = q!(
-                    tx,
-                    scalar_optional as i64,
-                    "SELECT revision FROM config_revisions WHERE tenant = $1 AND revision = $2",
-                    name,
-                    revision
-                )?;
-                there.ok_or_else(|| StoreError::Missing(format!("revision {revision}")))?
+                let there = tx.revision(&scope, revision).await?;
+                let there = there.ok_or_else(|| StoreError::Missing(format!("revision {revision}")))?;
+                tx.hold_secrets(&scope, &there.content).await?;
+                revision
             }
         };
         q!(

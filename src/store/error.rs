@@ -80,6 +80,9 @@ pub enum StoreError {
     /// It took longer than `store.statement_timeout`.
     #[error("the statement was stopped after store.statement_timeout")]
     Timeout(#[source] sqlx::Error),
+    /// A document refers to something that has gone since it was compiled.
+    #[error("the document refers to the {0}, which is gone")]
+    Unresolved(String),
     /// The database's certificate is not one to trust.
     #[error(
         "the certificate of the database is refused, see sslrootcert and the host name in store.url: {0}"
@@ -95,7 +98,11 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Busy(_) | Self::CommitUnknown(_) | Self::Timeout(_) | Self::Unavailable(_) => Fault::Store,
-            Self::Conflict { .. } | Self::Duplicate(_) | Self::Missing(_) | Self::Refused(_) => Fault::Caller,
+            Self::Conflict { .. }
+            | Self::Duplicate(_)
+            | Self::Missing(_)
+            | Self::Refused(_)
+            | Self::Unresolved(_) => Fault::Caller,
             Self::Backup(_)
             | Self::Database(_)
             | Self::Envelope { .. }

@@ -153,7 +153,7 @@ impl Store {
     pub fn unseal(&self, place: &[&str], sealed: &[u8]) -> Result<Secret<Vec<u8>>, StoreError> {
         let opened = match self.master_keys()?.open(place, sealed) {
             // Somebody may have made a new key since this process read them.
-            Err(EnvelopeError::UnknownKey(id)) => match self.read_file_again() {
+            Err(EnvelopeError::UnknownKey(id)) => match self.read_file_again(&id) {
                 Some(keys) => keys.open(place, sealed),
                 None => Err(EnvelopeError::UnknownKey(id)),
             },
@@ -167,15 +167,15 @@ impl Store {
         })
     }
 
-    /// The keys as they are in their file now, if they are in one that can be read. They count from now on.
-    fn read_file_again(&self) -> Option<Arc<MasterKeys>> {
+    /// The keys as they are in their file now, if they are in one that can be read and has this one. They count from now on.
+    fn read_file_again(&self, id: &str) -> Option<Arc<MasterKeys>> {
         let settings = &self.0.settings;
         let text = match &settings.encryption {
             None => own_file(&settings.data_dir.join(KEY_FILE)).ok()??,
             Some(Encryption::KeyFile(path)) => from_file(path).ok()?,
             Some(Encryption::KeyCommand(_) | Encryption::KeyEnv(_)) => return None,
         };
-        let keys = Arc::new(MasterKeys::parse(text.expose()).ok()?);
+        let keys = Arc::new(MasterKeys::parse(text.expose()).ok().filter(|keys| keys.has(id))?);
         self.0.keys.store(Some(keys.clone()));
         tracing::info!(event = "master_keys_read_again", sealing = keys.sealing());
         Some(keys)

@@ -89,7 +89,7 @@ pub use replicas::{Heartbeat, Replica, ServedRevision};
 pub use revisions::{Head, NewRevision, Page, Revision, RevisionSummary};
 pub use roles::{PLATFORM_ROLE, TENANT_ROLE, roles_sql};
 pub use sealing_keys::SealingKey;
-pub use secrets::{SecretInfo, SecretsMark};
+pub use secrets::{SecretInfo, SecretUse, SecretsMark};
 pub use session_tombstones::SessionTombstone;
 pub use settings::{DATABASE_FILE, StoreSettings};
 pub use signing_key::{SigningKey, SigningKeyError};

@@ -109,7 +109,8 @@ impl Tx {
     /// Appends a revision and moves the head of its scope; [`Channel::Config`] hears of it when this commits.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the head is not at `if_revision`; the database.
+    /// [`StoreError::Conflict`] if the head is not at `if_revision`; [`StoreError::Unresolved`] if it is a tenant's and refers
+    /// to a secret that is not there; the database.
     pub async fn publish(&mut self, scope: &Scope, new: NewRevision<'_>) -> Result<Head, StoreError> {
         let now = self.now();
         let name = scope.as_str();
@@ -119,6 +120,7 @@ impl Tx {
         {
             return Err(StoreError::Conflict { expected, found });
         }
+        self.hold_secrets(scope, new.content).await?;
         let (revision, hash) = self.append_revision(scope, found, new).await?;
         // On PostgreSQL a trigger does it, because a tenant's role has no right to the counter.
         q!(

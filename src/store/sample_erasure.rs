@@ -12,6 +12,8 @@ use super::{StoreError, Time, Tx};
 
 /// What samples are kept by.
 const MINUTE: Duration = Duration::from_secs(60);
+/// Minutes of routes that are in memory at once.
+const AT_ONCE: i64 = 100;
 
 #[derive(FromRow)]
 struct Sampled {
@@ -28,7 +30,7 @@ struct When {
     time: u64,
 }
 
-/// Samples of one minute that are somebody's and of a time.
+/// Samples that are somebody's and of a time.
 struct Theirs<'a> {
     /// How their lines are known.
     sampled: &'a str,
@@ -54,29 +56,52 @@ fn sampled(principal: &str) -> String {
     format!("\"principal\":{{\"id\":{name}")
 }
 
-impl Tx {
-    /// Minutes that have samples of somebody's, of any time in them.
-    async fn sampled(
-        &mut self,
-        tenant: &str,
-        sampled: &str,
-        from: Time,
-        before: Time,
-    ) -> Result<Vec<Sampled>, StoreError> {
-        q!(
-            self, all as Sampled,
-            pg "SELECT at, route, writer, lines FROM request_samples
-                 WHERE tenant = $1 AND at > $2 AND at < $3 AND position($4 IN lines) > 0",
-            lite "SELECT at, route, writer, lines FROM request_samples
-                   WHERE tenant = $1 AND at > $2 AND at < $3 AND instr(lines, $4) > 0",
-            tenant,
-            // A minute that began before may reach into it.
-            from.minus(MINUTE),
-            before,
-            sampled
-        )
+/// Walks through the minutes that have samples of somebody's, of any time in them.
+struct Minutes<'a> {
+    tenant: &'a str,
+    theirs: &'a Theirs<'a>,
+    /// The one after which to go on.
+    after: (Time, String, Uuid),
+    done: bool,
+}
+
+impl<'a> Minutes<'a> {
+    fn new(tenant: &'a str, theirs: &'a Theirs<'a>) -> Self {
+        // A minute that began before may reach into the time.
+        Self { tenant, theirs, after: (theirs.from.minus(MINUTE), String::new(), Uuid::nil()), done: false }
     }
 
+    /// The next ones; none at the end.
+    async fn next(&mut self, tx: &mut Tx) -> Result<Vec<Sampled>, StoreError> {
+        if self.done {
+            return Ok(Vec::new());
+        }
+        let (at, route, writer) = &self.after;
+        let rows = q!(
+            tx, all as Sampled,
+            pg "SELECT at, route, writer, lines FROM request_samples
+                 WHERE tenant = $1 AND at < $2 AND position($3 IN lines) > 0 AND (at, route, writer) > ($4, $5, $6)
+                 ORDER BY at, route, writer LIMIT $7",
+            lite "SELECT at, route, writer, lines FROM request_samples
+                   WHERE tenant = $1 AND at < $2 AND instr(lines, $3) > 0 AND (at, route, writer) > ($4, $5, $6)
+                   ORDER BY at, route, writer LIMIT $7",
+            self.tenant,
+            self.theirs.before,
+            self.theirs.sampled,
+            *at,
+            route,
+            *writer,
+            AT_ONCE
+        )?;
+        self.done = i64::try_from(rows.len()).is_ok_and(|found| found < AT_ONCE);
+        if let Some(last) = rows.last() {
+            self.after = (last.at, last.route.clone(), last.writer);
+        }
+        Ok(rows)
+    }
+}
+
+impl Tx {
     /// Removes samples of a time. The others of the same minute stay as they are.
     pub(super) async fn erase_samples(
         &mut self,
@@ -85,43 +110,56 @@ impl Tx {
         from: Time,
         before: Time,
     ) -> Result<u64, StoreError> {
-        let sampled = sampled(principal);
-        let rows = self.sampled(tenant, &sampled, from, before).await?;
-        let theirs = Theirs { sampled: &sampled, from, before };
+        let theirs = Theirs { sampled: &sampled(principal), from, before };
+        let mut minutes = Minutes::new(tenant, &theirs);
         let mut gone = 0;
-        for row in rows {
-            let all = row.lines.lines().count();
-            let left: Vec<&str> = row.lines.lines().filter(|line| !theirs.is(line)).collect();
-            if left.len() == all {
-                continue;
+        loop {
+            let rows = minutes.next(self).await?;
+            if rows.is_empty() {
+                return Ok(gone);
             }
-            gone += (all - left.len()) as u64;
-            if left.is_empty() {
-                q!(
-                    self,
-                    execute,
-                    "DELETE FROM request_samples WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
-                    tenant,
-                    row.at,
-                    &row.route,
-                    row.writer
-                )?;
-            } else {
-                q!(
-                    self,
-                    execute,
-                    "UPDATE request_samples SET samples = $5, lines = $6
-                      WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
-                    tenant,
-                    row.at,
-                    &row.route,
-                    row.writer,
-                    i64::try_from(left.len()).unwrap_or(i64::MAX),
-                    left.join("\n")
-                )?;
+            for row in rows {
+                gone += self.erase_minute(tenant, row, &theirs).await?;
             }
         }
-        Ok(gone)
+    }
+
+    async fn erase_minute(
+        &mut self,
+        tenant: &str,
+        row: Sampled,
+        theirs: &Theirs<'_>,
+    ) -> Result<u64, StoreError> {
+        let all = row.lines.lines().count();
+        let left: Vec<&str> = row.lines.lines().filter(|line| !theirs.is(line)).collect();
+        if left.len() == all {
+            return Ok(0);
+        }
+        if left.is_empty() {
+            q!(
+                self,
+                execute,
+                "DELETE FROM request_samples WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
+                tenant,
+                row.at,
+                &row.route,
+                row.writer
+            )?;
+        } else {
+            q!(
+                self,
+                execute,
+                "UPDATE request_samples SET samples = $5, lines = $6
+                  WHERE tenant = $1 AND at = $2 AND route = $3 AND writer = $4",
+                tenant,
+                row.at,
+                &row.route,
+                row.writer,
+                i64::try_from(left.len()).unwrap_or(i64::MAX),
+                left.join("\n")
+            )?;
+        }
+        Ok((all - left.len()) as u64)
     }
 
     /// Whether there is a sample of somebody's of a time.
@@ -132,9 +170,16 @@ impl Tx {
         from: Time,
         before: Time,
     ) -> Result<bool, StoreError> {
-        let sampled = sampled(principal);
-        let minutes = self.sampled(tenant, &sampled, from, before).await?;
-        let theirs = Theirs { sampled: &sampled, from, before };
-        Ok(minutes.iter().any(|minute| minute.lines.lines().any(|line| theirs.is(line))))
+        let theirs = Theirs { sampled: &sampled(principal), from, before };
+        let mut minutes = Minutes::new(tenant, &theirs);
+        loop {
+            let rows = minutes.next(self).await?;
+            if rows.iter().any(|minute| minute.lines.lines().any(|line| theirs.is(line))) {
+                return Ok(true);
+            }
+            if rows.is_empty() {
+                return Ok(false);
+            }
+        }
     }
 }

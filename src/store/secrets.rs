@@ -10,9 +10,10 @@ use sqlx::FromRow;
 use super::expect::{ATTEMPTS, Put, contended};
 use super::keys::envelope;
 use super::tx::q;
-use super::{Channel, Page, Platform, StoreError, TenantScope, TenantTx, Time};
-use crate::base::Secret;
+use super::{Channel, Page, Platform, StoreError, TenantScope, TenantTx, Time, Tx};
 use crate::base::envelope::{MasterKeys, key_id};
+use crate::base::{Scope, Secret};
+use crate::config::{canonical, secrets_named, uses_of_secret};
 
 /// The largest secret, in bytes.
 pub const MAX_SECRET: usize = 64 << 10;
@@ -20,6 +21,8 @@ pub const MAX_SECRET: usize = 64 << 10;
 const FIRST: i64 = 1_000;
 /// Secrets that are moved to another master key in one transaction.
 const BATCH: i64 = 200;
+/// Places of one document in which a secret is said to be in use.
+const MAX_PLACES: usize = 20;
 
 /// A secret without its value.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow, serde::Serialize)]
@@ -36,6 +39,17 @@ pub struct SecretInfo {
     pub created_at: Time,
     /// When it was last set.
     pub updated_at: Time,
+}
+
+/// A place in which a document that is served, or tried, refers to a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The revision of the document.
+    pub revision: i64,
+    /// Whether it is the candidate of the canary that runs, and not the head.
+    pub tried: bool,
+    /// Where in it: `servers[0].credential.bearer`.
+    pub place: String,
 }
 
 fn place<'a>(tenant: &'a str, name: &'a str) -> [&'a str; 3] {
@@ -176,24 +190,88 @@ impl TenantScope<'_> {
         )
     }
 
-    /// Forgets a secret that is as expected.
+    /// Forgets a secret if it, and where the tenant's head and the candidate of its canary refer to it, are as expected. Until
+    /// it is gone nothing that refers to it becomes one of these ([`Tx::hold_secrets`]).
     ///
     /// # Errors
     /// [`StoreError::Missing`]; what `expect` says; the database.
     pub async fn remove_secret<E: From<StoreError>>(
         &self,
         name: &str,
-        expect: impl FnOnce(Option<&SecretInfo>) -> Result<(), E>,
+        expect: impl FnOnce(&SecretInfo, &[SecretUse]) -> Result<(), E>,
     ) -> Result<(), E> {
         let tenant = self.tenant().as_str();
         let mut tx = self.begin().await?;
         let found = locked(&mut tx, name).await?;
         let found = found.ok_or_else(|| StoreError::Missing(format!("secret `{name}`")))?;
-        expect(Some(&found))?;
+        let uses = uses(&mut tx, name).await?;
+        expect(&found, &uses)?;
         q!(tx, execute, "DELETE FROM secrets WHERE tenant = $1 AND name = $2", tenant, name)?;
         tx.notify(Channel::Config, &format!("secret {tenant}")).await?;
         Ok(tx.commit().await?)
     }
+}
+
+impl Tx {
+    /// Sees to it that the secrets that a tenant's document refers to are there when it becomes the head or begins to be
+    /// tried: they stay until the transaction has ended, and whoever wants to remove one looks at the documents after that.
+    ///
+    /// # Errors
+    /// [`StoreError::Unresolved`]; the database.
+    pub(super) async fn hold_secrets(&mut self, scope: &Scope, content: &[u8]) -> Result<(), StoreError> {
+        let Scope::Tenant(tenant) = scope else { return Ok(()) };
+        let named = secrets_named(std::str::from_utf8(content).unwrap_or_default());
+        if named.is_empty() {
+            return Ok(());
+        }
+        // Whoever has one of them locked waits for nothing that this transaction has.
+        let there = q!(
+            self, scalar_all as String,
+            pg "SELECT name FROM secrets WHERE tenant = $1 AND name IN (SELECT jsonb_array_elements_text($2))
+                 ORDER BY name FOR KEY SHARE",
+            lite "SELECT name FROM secrets WHERE tenant = $1 AND name IN (SELECT value FROM json_each($2))",
+            tenant.as_str(),
+            sqlx::types::Json(&named)
+        )?;
+        let mut gone = named.into_iter().filter(|name| there.iter().all(|known| known != name)).peekable();
+        // Read only now: it takes its time.
+        if gone.peek().is_some()
+            && let Ok(document) = canonical(content)
+            && let Some(name) = gone.find(|name| !uses_of_secret(&document, name, 1).is_empty())
+        {
+            return Err(StoreError::Unresolved(format!("secret `{name}` of tenant `{tenant}`")));
+        }
+        Ok(())
+    }
+}
+
+/// Where the tenant's head and the candidate of its canary refer to a secret.
+async fn uses(tx: &mut TenantTx, name: &str) -> Result<Vec<SecretUse>, StoreError> {
+    let tenant = tx.tenant().clone();
+    let head = q!(
+        tx,
+        optional as (i64, Vec<u8>),
+        "SELECT r.revision, r.content FROM config_heads h
+           JOIN config_revisions r ON r.tenant = h.tenant AND r.revision = h.revision WHERE h.tenant = $1",
+        tenant.as_str()
+    )?;
+    let candidate = q!(
+        tx,
+        optional as (i64, Vec<u8>),
+        "SELECT r.revision, r.content FROM canaries c
+           JOIN config_revisions r ON r.tenant = c.tenant AND r.revision = c.candidate
+          WHERE c.tenant = $1 AND c.state = 'running'",
+        tenant.as_str()
+    )?;
+    let mut uses = Vec::new();
+    for (tried, found) in [(false, head), (true, candidate)] {
+        let Some((revision, content)) = found else { continue };
+        let document = canonical(&content)
+            .map_err(|e| StoreError::Schema(format!("revision {revision} of `{tenant}`: {e}")))?;
+        let places = uses_of_secret(&document, name, MAX_PLACES).into_iter();
+        uses.extend(places.map(|place| SecretUse { revision, tried, place }));
+    }
+    Ok(uses)
 }
 
 /// A secret that nobody else changes before the transaction has ended.

@@ -103,15 +103,16 @@ impl Tx {
 }
 
 impl Drop for Tx {
-    /// What only read is committed, in the background: it changes nothing, and PostgreSQL would count it as undone.
+    /// What only read is committed, in the background: it changes nothing, and PostgreSQL would count it as undone. If an answer
+    /// was under way it has to come first, but the connection is not kept from others for that as long as a statement may take:
+    /// then it is closed.
     fn drop(&mut self) {
         if self.access == Access::Read
-            && let Some(Conn::Postgres(conn)) = self.conn.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Some(Conn::Postgres(conn)) = self.conn.take()
         {
-            let patience = self.patience;
             runtime.spawn(async move {
-                let _ = within(patience, conn.commit()).await;
+                let _ = within(GRACE, conn.commit()).await;
             });
         }
     }

@@ -273,8 +273,9 @@ async fn create_api_key(
             Problem::invalid([error.expecting("a time such as 2027-01-31T12:00:00Z")])
         })?),
     };
-    let made = make(store, &tenant, &actor, &new, expires).await?;
-    Ok((StatusCode::CREATED, Answer(made)).into_response())
+    let made = Made::new(store, &new, expires)?;
+    let row = store.tenant(&tenant).put_api_key(made.row(&actor)).await?;
+    Ok((StatusCode::CREATED, Answer(made.shown(&new, row)?)).into_response())
 }
 
 /// Replace an API key
@@ -285,7 +286,7 @@ async fn create_api_key(
     params(OneKey, Repeatable), request_body = Rotation,
     responses((status = 201, description = "The new key.", body = MadeKey),
         (status = 403, description = "A role of the key, or of whom it stands for, is above the caller's own."),
-        (status = 409, description = "The key is switched off, expired or revoked.")))]
+        (status = 409, description = "The key is switched off, expired or revoked, or was changed meanwhile.")))]
 async fn rotate_api_key(
     State(api): State<Api>,
     Caller(actor): Caller,
@@ -323,23 +324,29 @@ async fn rotate_api_key(
         expires: None,
         note: recorded.note,
     };
-    let made = make(store, &tenant, &actor, &new, old.expires_at).await?;
-    note(|notes| notes.changes.push(format!("in place of {}", old.id)));
     let end = store.now().plus(Duration::from_secs(rotation.overlap_seconds));
     let end = old.expires_at.map_or(end, |at| at.min(end));
     let mut record: Value = serde_json::from_str(&old.record).map_err(Problem::internal)?;
     record["expires"] = json!(end.secs().max(0));
-    scope
-        .put_api_key(NewApiKey {
-            id: &old.id,
-            principal: &old.principal,
-            record: &record.to_string(),
-            author: &old.author,
-            disabled: old.disabled,
-            expires_at: Some(end),
-        })
-        .await?;
-    Ok((StatusCode::CREATED, Answer(made)).into_response())
+    let record = record.to_string();
+    let retired = NewApiKey {
+        id: &old.id,
+        principal: &old.principal,
+        record: &record,
+        author: &old.author,
+        disabled: old.disabled,
+        expires_at: Some(end),
+    };
+    let made = Made::new(store, &new, old.expires_at)?;
+    // One that was taken away, switched off or replaced since is not brought back.
+    let as_seen = |found: &ApiKey| {
+        let changed = || Problem::conflict("key_changed", "the key was changed meanwhile: look at it again");
+        (found.record == old.record && found.disabled == old.disabled).then_some(()).ok_or_else(changed)
+    };
+    let row = scope.succeed_api_key(retired, made.row(&actor), as_seen).await?;
+    let shown = made.shown(&new, row)?;
+    note(|notes| notes.changes.push(format!("in place of {}", old.id)));
+    Ok((StatusCode::CREATED, Answer(shown)).into_response())
 }
 
 /// Revoke an API key
@@ -366,51 +373,60 @@ async fn delete_api_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a key and keeps its hash.
-async fn make(
-    store: &Store,
-    tenant: &TenantId,
-    actor: &Actor,
-    new: &NewKey,
+/// A key that is not in the store yet.
+struct Made {
+    key: crate::auth::NewKey,
+    /// What is kept of it.
+    record: String,
+    principal: String,
     expires: Option<Time>,
-) -> Result<MadeKey, Problem> {
-    let key = generate_api_key(&mut rand::rng());
-    let mut record = json!({
-        "id": key.id,
-        "hash": KeyHash::of(key.text.expose().as_bytes(), None).to_string(),
-        "roles": new.roles,
-        "scopes": new.scopes,
-        "cidr": new.cidr,
-        "created": store.now().secs().max(0),
-    });
-    if let Some(principal) = &new.principal {
-        record["principal"] = json!(principal);
+}
+
+impl Made {
+    fn new(store: &Store, new: &NewKey, expires: Option<Time>) -> Result<Self, Problem> {
+        let key = generate_api_key(&mut rand::rng());
+        let mut record = json!({
+            "id": key.id,
+            "hash": KeyHash::of(key.text.expose().as_bytes(), None).to_string(),
+            "roles": new.roles,
+            "scopes": new.scopes,
+            "cidr": new.cidr,
+            "created": store.now().secs().max(0),
+        });
+        if let Some(principal) = &new.principal {
+            record["principal"] = json!(principal);
+        }
+        if let Some(at) = expires {
+            record["expires"] = json!(at.secs().max(0));
+        }
+        if let Some(note) = &new.note {
+            record["note"] = json!(note);
+        }
+        let record = record.to_string();
+        KeyRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
+        let principal = new.principal.clone().unwrap_or_else(|| format!("key|{}", key.id));
+        Ok(Self { key, record, principal, expires })
     }
-    if let Some(at) = expires {
-        record["expires"] = json!(at.secs().max(0));
-    }
-    if let Some(note) = &new.note {
-        record["note"] = json!(note);
-    }
-    let record = record.to_string();
-    KeyRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
-    let itself = format!("key|{}", key.id);
-    let row = store
-        .tenant(tenant)
-        .put_api_key(NewApiKey {
-            id: &key.id,
-            principal: new.principal.as_deref().unwrap_or(&itself),
-            record: &record,
-            author: &actor.id,
+
+    fn row<'a>(&'a self, author: &'a Actor) -> NewApiKey<'a> {
+        NewApiKey {
+            id: &self.key.id,
+            principal: &self.principal,
+            record: &self.record,
+            author: &author.id,
             disabled: false,
-            expires_at: expires,
-        })
-        .await?;
-    note(|notes| {
-        notes.object = Some(key.id.clone());
-        notes.changes.push(format!("principal: {}", row.principal));
-        notes.changes.push(format!("roles: {}", new.roles.join(", ")));
-        notes.changes.extend(expires.map(|at| format!("expires: {at}")));
-    });
-    Ok(MadeKey { key: key.text.expose().clone(), view: row.try_into()? })
+            expires_at: self.expires,
+        }
+    }
+
+    /// The answer, once it is in the store.
+    fn shown(self, new: &NewKey, row: ApiKey) -> Result<MadeKey, Problem> {
+        note(|notes| {
+            notes.object = Some(self.key.id.clone());
+            notes.changes.push(format!("principal: {}", row.principal));
+            notes.changes.push(format!("roles: {}", new.roles.join(", ")));
+            notes.changes.extend(self.expires.map(|at| format!("expires: {at}")));
+        });
+        Ok(MadeKey { key: self.key.text.expose().clone(), view: row.try_into()? })
+    }
 }

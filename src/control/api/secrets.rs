@@ -11,8 +11,7 @@ use utoipa_axum::routes;
 
 use super::in_tenant::{Conditional, Named, Path, Walk};
 use super::{Api, When};
-use crate::base::{Scope, Secret, TenantId};
-use crate::config::{canonical, uses_of_secret};
+use crate::base::{Secret, TenantId};
 use crate::control::etag::{self, Precondition};
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
@@ -21,14 +20,10 @@ use crate::control::page::Page;
 use crate::control::problem::{FieldError, Problem};
 use crate::control::query::{Field, Kind, sortable};
 use crate::control::trail::note;
-use crate::source::canary::CanaryError;
-use crate::store::{Page as Rows, SecretInfo};
+use crate::store::{Page as Rows, SecretInfo, SecretUse};
 
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 64 << 10;
-
-/// Places of one document in which a secret that is in use is shown to be.
-const MAX_PLACES: usize = 20;
 
 const FIELDS: &[Field] = &[
     sortable("name", Kind::Text),
@@ -176,53 +171,34 @@ async fn delete_secret(
     let (tenant, name) = at.names()?;
     let store = api.store()?;
     let scope = store.tenant(&tenant);
-    let uses = uses(&api, &tenant, &name).await?;
-    // What is not there, or is not what was seen, is said first.
-    if !uses.is_empty() && !how.force {
-        let found = scope.secret_info(&name).await?.ok_or_else(Problem::not_found)?;
-        precondition.check(Some(&tag(&found)))?;
-        let errors = uses.iter().map(|place| {
+    // Without a publisher documents come from a file, whatever the store has.
+    let served = api.publisher().is_ok();
+    let mut places = Vec::new();
+    let removed = scope.remove_secret(&name, |found, uses| {
+        // What was not seen is said first.
+        precondition.check(Some(&tag(found)))?;
+        places.extend(uses.iter().filter(|_| served).map(|used| place(&tenant, used)));
+        if places.is_empty() || how.force {
+            return Ok(());
+        }
+        let errors = places.iter().map(|place| {
             FieldError::new("?force", place.as_str()).expecting("another document, or `force=true`")
         });
         let detail = format!("`{name}` is in use: without it the document does not compile");
-        return Err(Problem::conflict("secret_in_use", detail).with_errors(errors));
-    }
-    scope.remove_secret(&name, |found| precondition.check(found.map(tag).as_deref())).await?;
+        Err(Problem::conflict("secret_in_use", detail).with_errors(errors))
+    });
+    removed.await?;
     note(|notes| {
         notes.object = Some(name);
-        notes.changes.extend(uses.into_iter().map(|place| format!("in use: {place}")));
+        notes.changes.extend(places.into_iter().map(|place| format!("in use: {place}")));
     });
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Where documents that are served, or tried, refer to a secret, in words.
-async fn uses(api: &Api, tenant: &TenantId, name: &str) -> Result<Vec<String>, Problem> {
-    let Ok(publisher) = api.publisher() else { return Ok(Vec::new()) };
-    let scope = Scope::Tenant(tenant.clone());
-    let head = publisher.head(&scope).await?;
-    let mut named = Vec::new();
-    let running = match api.canaries() {
-        Ok(canaries) => canaries.running(tenant).await,
-        Err(_) => Err(CanaryError::None),
-    };
-    let running = match running {
-        Err(CanaryError::None) => None,
-        running => Some(running?),
-    };
-    if let Some(canary) = running {
-        let candidate = publisher.show(&scope, canary.candidate).await?;
-        named.push((format!("revision {}, which is tried", canary.candidate), candidate.content));
-    }
-    if let Some(head) = head {
-        named.insert(0, (format!("revision {}, the head", head.summary.revision), head.content));
-    }
-    let mut uses = Vec::new();
-    for (which, content) in named {
-        let document = canonical(&content).map_err(Problem::internal)?;
-        let places = uses_of_secret(&document, name, MAX_PLACES).into_iter();
-        uses.extend(places.map(|place| format!("the document of `{tenant}` ({which}): {place}")));
-    }
-    Ok(uses)
+/// Where a document refers to a secret, in words.
+fn place(tenant: &TenantId, used: &SecretUse) -> String {
+    let which = if used.tried { "which is tried" } else { "the head" };
+    format!("the document of `{tenant}` (revision {}, {which}): {}", used.revision, used.place)
 }
 
 /// Not the version alone: one that was deleted and set again begins anew with 1.

@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::feed::IdentityKind;
 use crate::store::tx::q;
-use crate::store::{Page, StoreError, TenantScope, Time};
+use crate::store::{Page, StoreError, TenantScope, TenantTx, Time};
 
 /// A key as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -52,21 +52,18 @@ const LIST: &str = "
 const FIND: &str = "
     SELECT id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at
       FROM api_keys WHERE tenant = $1 AND id = $2";
+const LOCKED: &str = "
+    SELECT id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at
+      FROM api_keys WHERE tenant = $1 AND id = $2 FOR UPDATE";
 const OF: &str = "
     SELECT id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at
       FROM api_keys WHERE tenant = $1 AND principal = $2 ORDER BY id LIMIT $3";
 
-impl TenantScope<'_> {
-    /// Writes a key. Replicas take it up.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn put_api_key(&self, key: NewApiKey<'_>) -> Result<ApiKey, StoreError> {
-        let tenant = self.tenant().as_str();
-        let mut tx = self.begin().await?;
-        let now = tx.now();
+impl TenantTx {
+    async fn write_api_key(&mut self, key: NewApiKey<'_>) -> Result<ApiKey, StoreError> {
+        let (tenant, now) = (self.tenant().clone(), self.now());
         let row = q!(
-            tx,
+            self,
             one as ApiKey,
             "INSERT INTO api_keys
                 (tenant, id, principal, record, author, disabled, created_at, updated_at, expires_at)
@@ -75,7 +72,7 @@ impl TenantScope<'_> {
                 SET principal = excluded.principal, record = excluded.record, disabled = excluded.disabled,
                     updated_at = excluded.updated_at, expires_at = excluded.expires_at
              RETURNING id, principal, record, author, disabled, created_at, updated_at, expires_at, last_used_at",
-            tenant,
+            tenant.as_str(),
             key.id,
             key.principal,
             key.record,
@@ -84,7 +81,39 @@ impl TenantScope<'_> {
             now,
             key.expires_at
         )?;
-        tx.tell(tenant, IdentityKind::Key, key.id, Some(key.record)).await?;
+        self.tell(tenant.as_str(), IdentityKind::Key, key.id, Some(key.record)).await?;
+        Ok(row)
+    }
+}
+
+impl TenantScope<'_> {
+    /// Writes a key. Replicas take it up.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn put_api_key(&self, key: NewApiKey<'_>) -> Result<ApiKey, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = tx.write_api_key(key).await?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// Writes a key and changes the one that it succeeds into `retired`, which has its id, if that one is as `expect` wants it:
+    /// both or neither. Gives the new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; what `expect` says; the database.
+    pub async fn succeed_api_key<E: From<StoreError>>(
+        &self,
+        retired: NewApiKey<'_>,
+        new: NewApiKey<'_>,
+        expect: impl FnOnce(&ApiKey) -> Result<(), E>,
+    ) -> Result<ApiKey, E> {
+        let mut tx = self.begin().await?;
+        let found = locked(&mut tx, retired.id).await?;
+        expect(&found.ok_or_else(|| StoreError::Missing(format!("API key `{}`", retired.id)))?)?;
+        let row = tx.write_api_key(new).await?;
+        tx.write_api_key(retired).await?;
         tx.commit().await?;
         Ok(row)
     }
@@ -158,4 +187,10 @@ impl TenantScope<'_> {
         tx.commit().await?;
         Ok(touched)
     }
+}
+
+/// A key that nobody else changes or takes away before the transaction has ended.
+async fn locked(tx: &mut TenantTx, id: &str) -> Result<Option<ApiKey>, StoreError> {
+    let tenant = tx.tenant().clone();
+    q!(tx, optional as ApiKey, pg LOCKED, lite FIND, tenant.as_str(), id)
 }

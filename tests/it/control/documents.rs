@@ -148,6 +148,10 @@ async fn several_documents_are_published_together_or_not_at_all() {
     assert_eq!(plane.ask(ADMIN, &format!("GET {AT}"), &[], None).await.status, 200);
     let late = json!({ "documents": [{ "scope": "a", "document": text("z"), "if_revision": 0 }] });
     assert_eq!(plane.ask(OPERATOR, apply, &[], Some(late)).await.status, 412);
+    let condition = [("if-match", "\"r1\"")];
+    let vague = plane.ask(OPERATOR, apply, &condition, Some(body(&text("z")))).await;
+    assert_eq!(vague.status, 400, "of which document? {}", vague.json());
+    assert_eq!(plane.ask(ADMIN, &format!("GET {AT}"), &[], None).await.etag(), "\"r1\"");
     for (documents, pointer) in [
         (json!([]), "/documents"),
         (json!([one("a", ""), one("a", "")]), "/documents/1/scope"),

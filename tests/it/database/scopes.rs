@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate::app::Role;
 use tollgate::base::{Scope, Secret, TenantId};
-use tollgate::store::whatever;
+use tollgate::store::{StoreError, whatever};
 
 use super::planes::ask;
 use super::tenants::{call, change, own, platform, serves, tenant};
@@ -76,7 +76,7 @@ async fn a_document_that_would_not_compile_any_more_is_shown_and_one_that_never_
     publisher.publish(change(tenant("acme"), &text)).await.unwrap();
     serves(&one, "/t/acme/mcp/s", "acme@1").await;
     assert_eq!(ready(&one).await["status"], "ready");
-    store.tenant(&acme).remove_secret("upstream", whatever).await.unwrap();
+    store.tenant(&acme).remove_secret("upstream", |_, _| Ok::<_, StoreError>(())).await.unwrap();
     // Any change of the platform's document that concerns the tenant compiles it again.
     let more = platform(&["acme"]).replace("127.0.0.0/8", "127.0.0.0/8, 10.0.0.0/8");
     publisher.publish(change(Scope::Platform, &more)).await.unwrap();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use tollgate::app::{Document, Options, Process};
 use tollgate::base::{Clock, Scope, TenantId};
-use tollgate::store::{AuditFilter, Engine, Heartbeat, NewRevision, Page, Store, StoreSettings};
+use tollgate::store::{
+    AuditFilter, CandidateSource, Engine, Heartbeat, NewCanary, NewRevision, Page, Store, StoreSettings,
+};
 
 use super::{Fixture, open, tenant};
 use crate::support::{Folder, Gateway, Upstream};
@@ -135,6 +137,45 @@ async fn a_secret_that_a_document_names_is_not_removed_unless_told() {
     assert_eq!(place.run(&["secrets", "remove", "token", "--tenant", "acme", "--force"]).0, Some(0));
     let Done(code, _, error) = place.run(&["secrets", "remove", "token", "--tenant", "acme"]);
     assert!(code == Some(1) && error.contains("no secret `token`"), "{error}");
+    // What a canary tries counts as well.
+    assert_eq!(place.give(&["secrets", "set", "tried", "--tenant", "acme"], "x").0, Some(0));
+    let (acme, now) = (tenant("acme"), store.now());
+    let content = b"version: 1\nx: \"${secret:tried}\"\n";
+    let candidate = NewRevision { content, schema_version: 1, author: "ada", reason: "", if_revision: None };
+    let canary = NewCanary {
+        id: uuid::Uuid::from_u128(1),
+        base: 1,
+        candidate: CandidateSource::New(candidate),
+        kind: "principals",
+        share: 1000,
+        share_at: now,
+        rules: "{}",
+        started_by: "ada",
+        reason: "",
+        deadline: now.plus(std::time::Duration::from_secs(60)),
+    };
+    store.tenant(&acme).start_canary(canary).await.unwrap();
+    let Done(code, _, error) = place.run(&["secrets", "remove", "tried", "--tenant", "acme"]);
+    assert!(code == Some(1) && error.contains("which its canary tries"), "{error}");
+}
+
+/// A mistyped folder is not taken for an empty installation, or every backup after that would be one of nothing.
+#[test]
+fn nothing_is_no_backup() {
+    let place = Place::new();
+    let file = place.folder.path().join("backup");
+    let name = file.to_str().unwrap();
+    let Done(code, out, error) = place.run(&["backup", name]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{error}");
+    assert!(error.contains("there is no store: "), "{error}");
+    assert!(!place.folder.path().join("above").exists(), "nothing was made");
+    std::fs::create_dir_all(place.data()).unwrap();
+    std::fs::write(place.data().join(tollgate::store::DATABASE_FILE), "").unwrap();
+    let Done(code, _, error) = place.run(&["backup", name]);
+    assert!(code == Some(1) && error.contains("has no tables"), "{error}");
+    let left: Vec<_> =
+        std::fs::read_dir(place.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["above"], "no file, whole or not");
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ impl What {
                     .await
             }
             What::Secret => {
-                scope.remove_secret("x", |found| same(seen, found.cloned().map(Row::Secret).as_ref())).await
+                scope.remove_secret("x", |found, _| same(seen, Some(&Row::Secret(found.clone())))).await
             }
             What::User => {
                 scope.remove_user("x", |found| same(seen, found.cloned().map(Row::User).as_ref())).await

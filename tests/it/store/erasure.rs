@@ -14,6 +14,7 @@ use super::{Fixture, each_engine, tenant};
 each_engine!(
     usage_names_them_no_more_and_adds_up_as_before,
     samples_of_theirs_go_and_the_others_stay,
+    samples_of_many_minutes_go,
     what_arrives_late_is_erased_and_what_happened_later_is_not,
     samples_of_the_minute_are_told_apart_by_their_own_time,
     who_was_erased_is_remembered_sealed_bounded_and_for_a_time,
@@ -159,6 +160,21 @@ async fn samples_of_theirs_go_and_the_others_stay(fixture: Fixture) {
     }
     assert_eq!(fixture.store.platform().audit_erase(&tenant("b"), "bob").await.unwrap(), Erasure::default());
     assert_eq!(samples(&fixture).await, ["c", "d"], "another tenant's");
+}
+
+/// More than are in memory at once.
+async fn samples_of_many_minutes_go(fixture: Fixture) {
+    let now = fixture.clock.unix_ms() - 60 * MINUTE_MS;
+    for minute in 0..125 {
+        let time = now - minute * MINUTE_MS;
+        for writer in [1, 2] {
+            put(&fixture, time, &[("ann", "a")], writer).await;
+        }
+        put(&fixture, time, &[("ann", "a"), ("bob", "b")], 3).await;
+    }
+    let done = fixture.store.platform().audit_erase(&tenant("a"), "ann").await.unwrap();
+    assert_eq!(done, Erasure { events: 0, samples: 375, usage: 0 });
+    assert_eq!(samples(&fixture).await, vec!["b"; 125]);
 }
 
 async fn what_arrives_late_is_erased_and_what_happened_later_is_not(fixture: Fixture) {

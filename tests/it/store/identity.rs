@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tollgate::base::Role;
 use tollgate::store::{
-    Idempotency, IdentityChange, NewApiKey, NewCustomRole, NewUser, Page, StoreError, StoredStanding,
+    ApiKey, Idempotency, IdentityChange, NewApiKey, NewCustomRole, NewUser, Page, StoreError, StoredStanding,
     whatever,
 };
 
@@ -12,6 +12,7 @@ use super::{Fixture, each_engine, tenant};
 
 each_engine!(
     keys_users_roles_and_revocations_are_kept_told_and_taken_away,
+    a_key_has_one_successor_and_none_once_it_is_gone,
     a_custom_role_is_given_counts_and_goes_from_everybody,
     a_repeated_request_is_answered_once_and_forgotten_in_time,
     one_admin_token_is_made_and_replaced,
@@ -102,6 +103,37 @@ async fn keys_users_roles_and_revocations_are_kept_told_and_taken_away(fixture: 
     ];
     assert!(missing.iter().all(|done| matches!(done, Err(StoreError::Missing(_)))), "{missing:?}");
     assert!(platform.identity_snapshot().await.unwrap().entries.is_empty());
+}
+
+async fn a_key_has_one_successor_and_none_once_it_is_gone(fixture: Fixture) {
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    let old = scope.put_api_key(key("k0", "{\"id\":\"k0\"}")).await.unwrap();
+    let unseen = || StoreError::Refused("changed".to_owned());
+    let succeed = async |id: &str| {
+        let scope = fixture.store.tenant(&acme);
+        let (record, ends) =
+            (format!("{{\"id\":\"{id}\"}}"), fixture.store.now().plus(Duration::from_secs(60)));
+        let retired = NewApiKey { expires_at: Some(ends), ..key("k0", "{\"id\":\"k0\",\"expires\":1}") };
+        let as_seen = |found: &ApiKey| (found.record == old.record).then_some(()).ok_or_else(unseen);
+        scope.succeed_api_key(retired, key(id, &record), as_seen).await
+    };
+    let (one, other) = tokio::join!(succeed("k1"), succeed("k2"));
+    let (won, lost) = if one.is_ok() { (one, other) } else { (other, one) };
+    assert!(matches!(lost, Err(StoreError::Refused(_))), "{lost:?}");
+    let ids = async || -> Vec<String> {
+        scope.api_keys(None, Page::of(9)).await.unwrap().into_iter().map(|k| k.id).collect()
+    };
+    assert_eq!(ids().await, ["k0".to_owned(), won.unwrap().id]);
+    assert!(scope.api_key("k0").await.unwrap().unwrap().expires_at.is_some());
+    let told = fixture.store.platform().identity_snapshot().await.unwrap().entries;
+    assert_eq!(told.len(), 2);
+    // Whoever takes it away while it is replaced has taken it away.
+    scope.remove_api_key("k0").await.unwrap();
+    let before = (ids().await, fixture.store.platform().identity_head().await.unwrap());
+    let late = succeed("k3").await;
+    assert!(matches!(late, Err(StoreError::Missing(_))), "{late:?}");
+    assert_eq!((ids().await, fixture.store.platform().identity_head().await.unwrap()), before);
 }
 
 async fn a_custom_role_is_given_counts_and_goes_from_everybody(fixture: Fixture) {

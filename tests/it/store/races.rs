@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate::base::Scope;
+use tollgate::base::{Scope, Secret};
 use tollgate::store::{Engine, Fault, NewCustomRole, NewRevision, NewUser, Page, StoreError, whatever};
 
 use super::{Fixture, tenant};
@@ -32,6 +32,37 @@ async fn a_role_that_is_being_removed_is_not_given() {
     });
     assert!(matches!(given, Err(StoreError::Missing(_))), "{given:?}");
     assert!(scope.role_bindings(None, Page::of(10)).await.unwrap().is_empty());
+}
+
+/// A publication waits for who is removing a secret that it names, and is refused then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_is_being_removed_is_not_published() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let database = fixture.database.as_ref().unwrap();
+    let acme = tenant("acme");
+    let scope = fixture.store.tenant(&acme);
+    scope.put_secret("token", &Secret::new(b"v".to_vec()), "ada", whatever).await.unwrap();
+    let new = NewRevision {
+        content: b"version: 1\nx: ${secret:token}\n",
+        schema_version: 1,
+        author: "ada",
+        reason: "",
+        if_revision: Some(0),
+    };
+    let published = std::thread::scope(|threads| {
+        let removal = threads.spawn(|| {
+            database.sql(
+                "BEGIN; SELECT 1 FROM secrets FOR UPDATE; SELECT pg_sleep(1.5); DELETE FROM secrets; COMMIT",
+            )
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let published =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(scope.publish(new)));
+        removal.join().unwrap();
+        published
+    });
+    assert!(matches!(published, Err(StoreError::Unresolved(_))), "{published:?}");
+    assert!(scope.head().await.unwrap().is_none());
 }
 
 /// Whoever publishes several documents and whoever publishes one of these do not wait for each other in a circle.

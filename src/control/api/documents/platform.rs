@@ -126,17 +126,22 @@ pub(super) async fn compare_platform_document(
 ///
 /// All or none: one transaction, after all of them compiled, those of tenants on the terms of the platform's document if it
 /// is among them. A problem's pointers lead into `/documents/<position>/document`.
-#[utoipa::path(post, path = "/api/v1/platform/apply", tag = "documents", params(PublishQuery, in_tenant::Conditional),
+#[utoipa::path(post, path = "/api/v1/platform/apply", tag = "documents", params(PublishQuery, in_tenant::Repeatable),
     request_body = Together,
     responses((status = 200, description = "What was published.", body = PublishedTogether),
-        (status = 412, description = "One of them is not at the revision that was named.")))]
+        (status = 412, description = "One of them is not at its `if_revision`.")))]
 pub(super) async fn apply_documents(
     State(api): State<Api>,
     Params(ask): Params<PublishQuery>,
     Caller(actor): Caller,
+    condition: Precondition,
     reason: Reason,
     Json(together): Json<Together>,
 ) -> Result<axum::Json<PublishedTogether>, Problem> {
+    if condition != Precondition::Absent {
+        let detail = "a condition would be about one document: each here has `if_revision` instead";
+        return Err(Problem::bad_request(detail));
+    }
     let documents = together.documents;
     if !(1..=MAX_TOGETHER).contains(&documents.len()) {
         let error = FieldError::new("/documents", format!("there must be 1 to {MAX_TOGETHER}"));
