@@ -26,6 +26,9 @@ use crate::upstream;
 /// many looks.
 const STALE_AFTER: u32 = 3;
 
+/// By tenant, server and target.
+type Ejections = HashMap<(String, String, String), u64>;
+
 /// Reads the state of the process.
 pub(super) struct Admin {
     reloader: Arc<Reloader>,
@@ -41,7 +44,7 @@ pub(super) struct Admin {
     documents: OnceLock<Arc<Follower>>,
     audit: Auditor,
     /// Ejections of each target that the counters know of.
-    ejections: Mutex<HashMap<(String, String, String), u64>>,
+    ejections: Mutex<Ejections>,
 }
 
 impl Admin {
@@ -103,14 +106,6 @@ impl Admin {
         Some(IdentityState { staleness_seconds, late })
     }
 
-    /// Ejections of a target since this was asked last: targets count for themselves, and series may be shared.
-    fn new_ejections(&self, server: &upstream::ServerStatus, target: &upstream::TargetStatus) -> u64 {
-        let key = (server.tenant.clone(), server.server.clone(), target.target_ref.clone());
-        let mut known = self.ejections.lock();
-        let before = known.insert(key, target.ejections).unwrap_or(0);
-        target.ejections.saturating_sub(before)
-    }
-
     /// Whether clients are served here, and so servers are called and known.
     fn has_data_plane(&self) -> bool {
         self.connections.get().is_some()
@@ -140,13 +135,19 @@ impl ControlState for Admin {
         // What nobody probes is neither well nor ill.
         let known =
             if self.has_data_plane() { self.reloader.state().upstreams.servers() } else { Vec::new() };
+        // Held to the end: what one scrape counts, another one beside it does not.
+        let mut counted = self.ejections.lock();
+        let mut ejections = Ejections::new();
         for server in known {
             let status = server.status();
             let (tenant, id) = (TenantId::new(status.tenant.as_str()), ServerId::new(status.server.as_str()));
             for target in &status.targets {
                 let series = metrics.target(&tenant, &id, &TargetId::new(target.target.as_str()));
                 series.set_in_flight(u64::from(target.in_flight));
-                series.ejected(self.new_ejections(&status, target));
+                // Targets count for themselves, and series may be shared.
+                let key = (status.tenant.clone(), status.server.clone(), target.target_ref.clone());
+                series.ejected(target.ejections.saturating_sub(counted.get(&key).copied().unwrap_or(0)));
+                ejections.insert(key, target.ejections);
                 if target.healthy && target.ejected_until.is_none() {
                     series.set_healthy();
                 } else {
@@ -154,6 +155,9 @@ impl ControlState for Admin {
                 }
             }
         }
+        // Those that are gone are forgotten.
+        *counted = ejections;
+        drop(counted);
         metrics.render()
     }
 

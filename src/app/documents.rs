@@ -297,6 +297,12 @@ impl Serve for DocumentServer {
             || self.current.lock().tenants.iter().any(|known| known.name.as_str() == tenant.as_str())
     }
 
+    fn is_in_force(&self, document: &Stored) -> bool {
+        let Scope::Tenant(tenant) = &document.scope else { return true };
+        let revision = document.revision.unsigned_abs();
+        self.cell.load().tenant(tenant).is_some_and(|served| served.revision == revision)
+    }
+
     fn check(&self, scope: &Scope, content: &[u8], secrets: &SecretValues) -> Result<Vec<String>, Refusal> {
         let tenants = self.current.lock().tenants.clone();
         self.check_on(&tenants, scope, content, secrets)

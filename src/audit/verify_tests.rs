@@ -147,6 +147,20 @@ fn an_export_is_proved_also_with_a_filter_and_after_an_erasure() {
     assert!(!text.contains("tool_1\""), "what the filter left out says nothing");
 }
 
+#[test]
+fn clocks_alone_do_not_tell_whether_an_export_has_a_checkpoint() {
+    let key = AuditKey::ephemeral();
+    let store = store();
+    let first = checkpoint(&store, 5, 1, None).sign(&key);
+    // Whoever signed it has a clock that is ahead of the exporter's, which says 5.
+    let Statement::Checkpoint(later) = checkpoint(&store, 20, 2, Some(&first)) else { unreachable!() };
+    let second = Statement::Checkpoint(Checkpoint { time_us: 9, ..later }).sign(&key);
+    let with = export(&store, &heads(&store), &[first.clone(), second.clone()], &key, |_| true);
+    check(&with, &key, Some(&second)).unwrap();
+    let without = export(&store, &heads(&store), std::slice::from_ref(&first), &key, |_| true);
+    assert!(matches!(check(&without, &key, Some(&second)), Err(Finding::Since(_))));
+}
+
 /// Whatever is done to the file by somebody without the key.
 #[test]
 fn a_thousand_tamperings_with_the_file_are_found() {

@@ -17,5 +17,5 @@ pub use glob::Glob;
 pub use id::{PrincipalId, RequestId, RouteId, ServerId, TargetId, TenantId};
 pub use principal::{Principal, PrincipalKind};
 pub use role::{Role, RoleSet};
-pub use scope::Scope;
+pub use scope::{PLATFORM_SCOPE, Scope};
 pub use secret::Secret;

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::canonical::{Canonical, Documents};
+use super::canonical::Canonical;
 use super::model::{Credential, Document, SecretText};
 use super::validated::Validated;
 
@@ -113,27 +113,6 @@ pub fn diff_documents(old: &Canonical, new: &Canonical) -> Vec<Change> {
 
 /// The sections of stored documents, in the order in which changes are told.
 const DOCUMENT: [&str; 6] = ["tenants", "servers", "routes", "limits", "policies", "identity"];
-
-/// Where a file and what is stored differ, by scope: `platform` or the name of a tenant. `stored` is the old side. A tenant
-/// that only one of them has a document for is told against the document that says nothing.
-pub fn drift(file: &Documents, stored: &Documents) -> BTreeMap<String, Vec<Change>> {
-    let empty = Canonical::empty();
-    let mut out = BTreeMap::new();
-    let mut scope = |name: &str, old: &Canonical, new: &Canonical| {
-        let changes = diff_documents(old, new);
-        if !changes.is_empty() {
-            out.insert(name.to_owned(), changes);
-        }
-    };
-    scope("platform", &stored.platform, &file.platform);
-    for (tenant, new) in &file.tenants {
-        scope(tenant.as_str(), stored.tenants.get(tenant).unwrap_or(&empty), new);
-    }
-    for (tenant, old) in stored.tenants.iter().filter(|(tenant, _)| !file.tenants.contains_key(*tenant)) {
-        scope(tenant.as_str(), old, &empty);
-    }
-    out
-}
 
 /// Every secret of a document, by what it belongs to.
 fn secrets(document: &Document) -> BTreeMap<(String, &str), &SecretText> {

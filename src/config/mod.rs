@@ -44,7 +44,7 @@ mod yaml;
 
 pub use canonical::{Canonical, Documents, canonical, split, split_file};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use diff::{Change, diff, diff_documents, drift};
+pub use diff::{Change, diff, diff_documents};
 pub use expand::{MAX_REFERENCED_FILE, SourceError, Sources};
 pub use hosts::{AllowedOrigins, host_matches};
 pub use load::{EMBEDDED, Loaded, LoadedPlatform, embedded, load, load_platform, load_tenant};

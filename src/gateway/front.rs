@@ -13,7 +13,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use async_trait::async_trait;
@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::base::net::TrustedProxies;
 use crate::gateway::driver::InFlight;
+use crate::gateway::observe::{Observation, Unread};
 use crate::gateway::{After, Gateway};
 
 const SHARDS: usize = 16;
@@ -248,7 +249,7 @@ impl Front {
         loop {
             // The deadline below is the real one; Pingora's, per read, must not come first.
             session.set_read_timeout(None);
-            if !self.read_header(&mut session, first).await {
+            if !self.read_header(&mut session, address, first).await {
                 return;
             }
             first = false;
@@ -274,8 +275,9 @@ impl Front {
     }
 
     /// Reads the request header of an HTTP/1 connection. `false`: there is none, and the connection is over.
-    async fn read_header(&self, session: &mut ServerSession, first: bool) -> bool {
+    async fn read_header(&self, session: &mut ServerSession, address: Option<IpAddr>, first: bool) -> bool {
         let limit = if first { self.times.header } else { self.times.idle + self.times.header };
+        let began = Instant::now();
         let outcome = tokio::select! {
             biased;
             read = session.read_request() => Some(read),
@@ -285,19 +287,19 @@ impl Front {
                 return false;
             }
         };
-        let status = match outcome {
+        let unread = match outcome {
             Some(Ok(true)) => return true,
             Some(Ok(false)) => return false,
-            Some(Err(e)) if matches!(e.etype(), ErrorType::InvalidHTTPHeader) => {
-                tracing::debug!(event = "bad_request_header", error = %e);
-                Some(400)
-            }
+            // The error repeats what was sent, and with it perhaps a credential: it is not logged.
+            Some(Err(e)) if matches!(e.etype(), ErrorType::InvalidHTTPHeader) => Some(Unread::Malformed),
             Some(Err(_)) => None,
-            None => first.then_some(408),
+            None => first.then_some(Unread::Slow),
         };
-        if let Some(status) = status {
+        if let Some(unread) = unread {
+            // Recorded before it is answered, as everything is.
+            drop(Observation::unread(&self.gateway, address, began, unread));
             session.set_keepalive(None);
-            let _ = session.respond_error(status).await;
+            let _ = session.respond_error(unread.status()).await;
         }
         session.shutdown().await;
         false

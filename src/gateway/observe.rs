@@ -31,13 +31,38 @@ use crate::telemetry::{
 };
 use crate::upstream::TargetRef;
 
+/// A peer without an address.
+const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+/// What OpenTelemetry calls the method of a request that has none that is known.
+const UNKNOWN_METHOD: &str = "_OTHER";
+
+/// Why the head of a request could not be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unread {
+    /// It is no head.
+    Malformed,
+    /// It did not come in time.
+    Slow,
+}
+
+impl Unread {
+    /// What it is answered with.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Slow => 408,
+        }
+    }
+}
+
 /// What has been found out about a request so far.
 pub(crate) struct Observation<'g> {
     gateway: &'g Gateway,
     pub(crate) request_id: RequestId,
     started: Instant,
     pub(crate) started_ms: u64,
-    http_method: http::Method,
+    /// `None`: the head could not be read.
+    http_method: Option<http::Method>,
     user_agent: Option<HeaderValue>,
     pub(crate) trace: RequestTrace,
     /// The client, after trusted proxies.
@@ -102,20 +127,41 @@ impl RawId {
 impl<'g> Observation<'g> {
     pub(crate) fn begin(gateway: &'g Gateway, session: &ServerSession, peer: Option<IpAddr>) -> Self {
         let head = session.req_header();
-        let peer = peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let peer = peer.unwrap_or(NOBODY);
         let client = gateway.client_address(&head.headers, peer);
+        let mut seen = Self::new(gateway, client, Instant::now());
+        seen.http_method = Some(head.method.clone());
+        seen.user_agent = head.headers.get(USER_AGENT).cloned();
+        seen.is_loopback =
+            peer.is_loopback() && client == peer && !crate::gateway::headers::is_forwarded(&head.headers);
+        seen
+    }
+
+    /// A request whose head could not be read, and what it is answered with. Dropped at once: nothing more is found out.
+    pub(crate) fn unread(gateway: &'g Gateway, peer: Option<IpAddr>, began: Instant, unread: Unread) -> Self {
+        let mut seen = Self::new(gateway, peer.unwrap_or(NOBODY), began);
+        seen.status = unread.status();
+        (seen.outcome, seen.error) = match unread {
+            Unread::Malformed => {
+                (Outcome::BadRequest, Some("the head of the request is malformed or too long".to_owned()))
+            }
+            Unread::Slow => (Outcome::ClientSlow, Some("no whole head of a request came in time".to_owned())),
+        };
+        seen
+    }
+
+    fn new(gateway: &'g Gateway, client: IpAddr, started: Instant) -> Self {
+        let ago = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Self {
             gateway,
             request_id: RequestId::fresh(),
-            started: Instant::now(),
-            started_ms: gateway.parts.clock.unix_ms(),
-            http_method: head.method.clone(),
-            user_agent: head.headers.get(USER_AGENT).cloned(),
+            started,
+            started_ms: gateway.parts.clock.unix_ms().saturating_sub(ago),
+            http_method: None,
+            user_agent: None,
             trace: RequestTrace::NONE,
             client,
-            is_loopback: peer.is_loopback()
-                && client == peer
-                && !crate::gateway::headers::is_forwarded(&head.headers),
+            is_loopback: false,
             route: None,
             principal: None,
             target: None,
@@ -191,7 +237,7 @@ impl<'g> Observation<'g> {
             principal: principal.map(|p| p.id.as_str()),
             kind: principal.map(|p| p.kind.as_str()),
             role: principal.map(|p| p.role().as_str()),
-            http_method: Some(self.http_method.as_str()),
+            http_method: self.http_method.as_ref().map(http::Method::as_str),
             method: self.rpc_method.as_deref(),
             route: route.map(|r| r.id.as_str()),
             server: route.filter(|_| self.asked).map(|r| r.server_id.as_str()),
@@ -296,6 +342,7 @@ impl Drop for Observation<'_> {
         let _ = self.settle();
         let route = self.route.as_deref();
         let principal = self.principal.as_deref();
+        let method = self.http_method.as_ref().map_or(UNKNOWN_METHOD, http::Method::as_str);
         let record = AccessRecord {
             tenant: route.map_or("", |r| r.tenant.as_str()),
             route: route.map(|r| r.id.as_str()),
@@ -321,7 +368,7 @@ impl Drop for Observation<'_> {
             upstream: self.upstream,
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             error: self.error.as_deref(),
-            ..AccessRecord::new(self.started_ms, self.request_id, self.http_method.as_str(), self.outcome)
+            ..AccessRecord::new(self.started_ms, self.request_id, method, self.outcome)
         };
         if let (Some(sampler), Some(route)) = (&self.gateway.parts.sampler, route) {
             self.sample(sampler, route);

@@ -17,7 +17,7 @@ pub struct Served {
     pub scope: Scope,
     /// The revision in force; 0 for none.
     pub revision: i64,
-    /// The last one that was refused: a later one, or the one in force, which would not compile any more.
+    /// The last one that was refused: a later one, or the one in force (or that was), which would not compile any more.
     pub refused: Option<i64>,
     /// Why.
     pub reason: Option<String>,
@@ -37,6 +37,8 @@ pub(super) enum Taken {
 #[derive(Debug, Default)]
 struct Entry {
     serving: Option<Stored>,
+    /// It is not served after all, because the platform gives less than it needs: it waits for that to change.
+    withdrawn: bool,
     refused: Option<(Stored, String)>,
 }
 
@@ -69,20 +71,39 @@ impl Board {
         let taken = match outcome {
             Ok(again) => {
                 tracing::info!(event = "revision_served", scope = %scope, revision = document.revision);
-                *entry = Entry { serving: Some(document), refused: None };
+                // Neither an earlier one in its place nor the same once more says anything of one that was refused.
+                let before = entry.serving.as_ref().map(|d| d.revision);
+                let refused = entry.refused.take().filter(|(refused, _)| {
+                    let same = before == Some(document.revision) && refused.revision != document.revision;
+                    same || refused.revision > document.revision
+                });
+                *entry = Entry { serving: Some(document), withdrawn: false, refused };
                 Taken::InForce(again)
             }
             Err(refusal) => {
                 let refusal = refusal.hiding(secrets);
                 let reason: String = refusal.to_string().chars().take(MAX_REASON).collect();
-                let serving = entry.serving.as_ref().map_or(0, |d| d.revision);
-                tracing::error!(
-                    event = "revision_refused",
-                    scope = %scope,
-                    revision = document.revision,
-                    serving,
-                    error = %reason,
-                );
+                entry.withdrawn = entry.serving.as_ref().is_some_and(|serving| !serve.is_in_force(serving));
+                let serving = entry.revision();
+                // It is tried again whenever it may have become right.
+                let is_new =
+                    |(known, why): &(Stored, String)| (known.revision, why) != (document.revision, &reason);
+                if entry.refused.as_ref().is_none_or(is_new) {
+                    tracing::error!(
+                        event = "revision_refused",
+                        scope = %scope,
+                        revision = document.revision,
+                        serving,
+                        error = %reason,
+                    );
+                } else {
+                    tracing::debug!(
+                        event = "revision_refused_again",
+                        scope = %scope,
+                        revision = document.revision,
+                        serving,
+                    );
+                }
                 entry.refused = Some((document, reason));
                 Taken::Refused
             }
@@ -142,7 +163,7 @@ impl Board {
         self.entries.lock().get(scope).is_some_and(|entry| entry.refused.is_some())
     }
 
-    /// The document in force.
+    /// The document that was taken last. If the platform gives less than it needs now, it is not served.
     pub(super) fn serving(&self, scope: &Scope) -> Option<Stored> {
         self.entries.lock().get(scope)?.serving.clone()
     }
@@ -176,10 +197,15 @@ impl Board {
 }
 
 impl Entry {
+    /// The revision in force; 0 for none.
+    fn revision(&self) -> i64 {
+        self.serving.as_ref().filter(|_| !self.withdrawn).map_or(0, |d| d.revision)
+    }
+
     fn describe(&self, scope: &Scope) -> Served {
         Served {
             scope: scope.clone(),
-            revision: self.serving.as_ref().map_or(0, |d| d.revision),
+            revision: self.revision(),
             refused: self.refused.as_ref().map(|(d, _)| d.revision),
             reason: self.refused.as_ref().map(|(_, reason)| reason.clone()),
         }
@@ -189,23 +215,28 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::snapshot::Snapshot;
     use crate::source::canary::Beside;
     use crate::source::stored::Refusal;
 
-    /// Refuses documents that say so.
+    /// Refuses documents that say so, and those that need what was taken back.
     #[derive(Default)]
-    struct Picky(Mutex<Vec<i64>>);
+    struct Picky(Mutex<Vec<i64>>, AtomicBool);
 
     impl Serve for Picky {
         fn serve(&self, document: &Stored, _: &SecretValues) -> Result<Vec<TenantId>, Refusal> {
-            if document.content.starts_with(b"bad") {
+            if document.content.starts_with(b"bad") || !self.is_in_force(document) {
                 return Err(Refusal::Compile(vec![("routes.x".to_owned(), "is bad".to_owned())]));
             }
             self.0.lock().push(document.revision);
             Ok(Vec::new())
+        }
+
+        fn is_in_force(&self, document: &Stored) -> bool {
+            !(self.1.load(Ordering::Relaxed) && document.content.starts_with(b"greedy"))
         }
 
         fn check(&self, _: &Scope, _: &[u8], _: &SecretValues) -> Result<Vec<String>, Refusal> {
@@ -259,6 +290,35 @@ mod tests {
         board.take(&picky, document(3, "good"), &none);
         let served = board.list().remove(0);
         assert_eq!((served.revision, served.refused, served.reason), (3, None, None));
+    }
+
+    #[test]
+    fn an_earlier_one_in_its_place_leaves_the_refusal_of_a_later_one_as_it_is() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        assert!(matches!(board.take(&picky, document(2, "bad"), &none), Taken::Refused));
+        assert!(matches!(board.take(&picky, document(1, "good"), &none), Taken::InForce(_)));
+        let served = board.list().remove(0);
+        assert_eq!((served.revision, served.refused), (1, Some(2)));
+        assert_eq!(served.reason.as_deref(), Some("routes.x: is bad"));
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_told_as_served_until_it_is_given_again() {
+        let (board, picky, none) = (Board::default(), Picky::default(), SecretValues::new());
+        board.take(&picky, document(1, "greedy"), &none);
+        board.take_unreported();
+        picky.1.store(true, Ordering::Relaxed);
+        for document in board.again(|_| true) {
+            board.put(&picky, document, &none);
+        }
+        let served = board.take_unreported().remove(0);
+        assert_eq!((served.revision, served.refused), (0, Some(1)));
+        picky.1.store(false, Ordering::Relaxed);
+        for document in board.again(|_| true) {
+            board.put(&picky, document, &none);
+        }
+        let served = board.list().remove(0);
+        assert_eq!((served.revision, served.refused), (1, None));
     }
 
     #[test]

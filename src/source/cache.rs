@@ -7,6 +7,7 @@
 //! The secrets that a document names are beside it, sealed as they are in the store: without the master keys, which are
 //! not in the cache, nobody reads them. The canaries that run are in a file beside the folder, with their candidates.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -86,17 +87,6 @@ impl Cache {
         Ok(found)
     }
 
-    /// Scopes that have a whole document here; none if the folder cannot be read, which the log says.
-    pub(super) fn scopes(&self) -> Vec<Scope> {
-        match self.load() {
-            Ok(documents) => documents.into_iter().map(|document| document.scope).collect(),
-            Err(error) => {
-                tracing::error!(event = "cache_unreadable", %error);
-                Vec::new()
-            }
-        }
-    }
-
     /// Keeps a document in place of the one of its scope. When this returns it survives a power loss.
     ///
     /// # Errors
@@ -105,18 +95,25 @@ impl Cache {
         durable::write(&self.path(&document.scope), FORMAT, &encode(document)?)
     }
 
-    /// Forgets the document of a scope, and its secrets.
+    /// Forgets the documents and secrets of all other scopes. None of them is read for that.
     ///
     /// # Errors
-    /// The disk.
-    pub fn forget(&self, scope: &Scope) -> io::Result<()> {
-        for path in [self.path(scope), self.sealed_path(scope)] {
+    /// The disk; some may be gone.
+    pub(super) fn keep_only(&self, scopes: &[Scope]) -> io::Result<()> {
+        let known: HashSet<PathBuf> = scopes.iter().map(|scope| self.path(scope)).collect();
+        let mut gone = false;
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_ours = path.extension().is_some_and(|ending| ending == ENDING || ending == SEALED_ENDING);
+            if !is_ours || known.contains(&path.with_extension(ENDING)) {
+                continue;
+            }
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
+                _ => gone = true,
             }
         }
-        durable::sync(&self.folder)
+        if gone { durable::sync(&self.folder) } else { Ok(()) }
     }
 
     /// Keeps the sealed secrets of a scope, unless they are what is there.
@@ -231,9 +228,10 @@ mod tests {
         cache.keep(&platform).unwrap();
         let loaded = Cache::open(dir.path()).unwrap().load().unwrap();
         assert_eq!(loaded, [platform.clone(), acme.clone()]);
-        cache.forget(&acme.scope).unwrap();
-        cache.forget(&acme.scope).unwrap();
-        assert_eq!(cache.load().unwrap(), [platform]);
+        for _ in 0..2 {
+            cache.keep_only(std::slice::from_ref(&platform.scope)).unwrap();
+            assert_eq!(cache.load().unwrap(), std::slice::from_ref(&platform));
+        }
     }
 
     #[test]
@@ -274,7 +272,9 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(cache.sealed(&acme.scope).is_err());
-        cache.forget(&acme.scope).unwrap();
+        cache.keep_only(std::slice::from_ref(&acme.scope)).unwrap();
+        assert!(path.exists());
+        cache.keep_only(&[]).unwrap();
         assert!(!path.exists());
     }
 

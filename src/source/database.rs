@@ -230,8 +230,10 @@ impl Follower {
                 return Ok(());
             }
             Some(known) => {
+                // Before anything is noted: what cannot be read now is looked at again.
+                let of = platform.secrets_marks().await?;
                 known.mark = mark;
-                std::mem::replace(&mut known.of, platform.secrets_marks().await?)
+                std::mem::replace(&mut known.of, of)
             }
         };
         let now = known.as_ref().map(|known| known.of.clone()).unwrap_or_default();
@@ -278,9 +280,16 @@ impl Follower {
         self.prepare().await?;
         self.catch_up_secrets().await?;
         let mut seen = self.seen.lock().await;
+        let mut tenants = false;
         loop {
             let found = self.store.platform().head_revisions(*seen, Page::of(BATCH)).await?;
-            let Some((last, _)) = found.last() else { return Ok(()) };
+            let Some((last, _)) = found.last() else {
+                // Not before all heads are known: the platform's may be among the last.
+                if tenants {
+                    self.drop_gone().await;
+                }
+                return Ok(());
+            };
             let last = last.generation;
             let mut documents: Vec<Stored> = found
                 .into_iter()
@@ -292,15 +301,8 @@ impl Follower {
                 })
                 .collect();
             documents.sort_by(|a, b| a.scope.cmp(&b.scope));
-            let tenants = self.take(documents, true).await;
+            tenants |= self.take(documents, true).await;
             *seen = last;
-            // Not before all heads are known: the platform's may be among the last.
-            if tenants
-                && let Ok(next) = self.store.platform().head_revisions(*seen, Page::of(1)).await
-                && next.is_empty()
-            {
-                self.drop_gone().await;
-            }
         }
     }
 
@@ -392,7 +394,9 @@ impl Follower {
         }
         let cached = self.load_cache();
         for served in refused {
-            let Some(document) = cached.iter().find(|d| d.scope == served.scope).cloned() else {
+            // What was just refused is not looked at again: it was in force before, and would not compile any more.
+            let earlier = |d: &&Stored| d.scope == served.scope && Some(d.revision) != served.refused;
+            let Some(document) = cached.iter().find(earlier).cloned() else {
                 // One tenant's fault is not another's: only if the operator's own documents are useless it is over.
                 if served.scope == Scope::Platform {
                     return Err(BeginError::Refused {
@@ -405,7 +409,10 @@ impl Follower {
             };
             let latest = self.board.again(|d| d.scope == served.scope);
             let _ = self.take(vec![document], false).await;
-            // Once more, so that the refusal of the newer one is what is reported.
+            if self.board.refuses(&served.scope) {
+                continue;
+            }
+            // The store was put back, and the one on disk is the later one: it is the refusal that is to be reported.
             for document in latest {
                 let secrets = secrets::named_by(&self.store, &self.cache, &document).await;
                 self.blocking(document, secrets, false, true).await;
@@ -417,15 +424,10 @@ impl Follower {
     /// Files of scopes that the store does not know, or the platform's document does not name.
     async fn drop_gone(&self) {
         let (known, cache) = (self.board.scopes(), self.cache.clone());
-        let work = move || {
-            for scope in cache.scopes().into_iter().filter(|scope| !known.contains(scope)) {
-                if let Err(error) = cache.forget(&scope) {
-                    tracing::warn!(event = "cached_document_not_removed", %scope, %error);
-                }
-            }
-        };
-        if let Err(error) = tokio::task::spawn_blocking(work).await {
-            tracing::warn!(event = "cached_documents_not_looked_through", %error);
+        match tokio::task::spawn_blocking(move || cache.keep_only(&known)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(event = "cached_documents_not_removed", %error),
+            Err(error) => tracing::warn!(event = "cached_documents_not_removed", %error),
         }
     }
 

@@ -122,6 +122,12 @@ pub trait Serve: Send + Sync + 'static {
         true
     }
 
+    /// Whether a document that was served still is, after a later look at it failed: what goes beyond what the platform gives
+    /// a tenant now is withdrawn.
+    fn is_in_force(&self, _document: &Stored) -> bool {
+        true
+    }
+
     /// Everything that [`Serve::serve`] does, short of putting it in force. Gives the warnings.
     ///
     /// # Errors

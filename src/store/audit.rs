@@ -11,6 +11,7 @@ use sqlx::types::Uuid;
 use super::audit_lite as lite;
 use super::audit_notice::AuditNotice;
 use super::audit_read::{ChainRow, StoredChain};
+use super::audit_retention::REMEMBERED;
 use super::tx::{Conn, q, within};
 use super::{Channel, Platform, StoreError, Time, Tx};
 use crate::audit::{ChainId, Class, Hash, Head, Keys, Position, WriterId, usage};
@@ -36,6 +37,17 @@ pub struct NewEvent {
     pub keys: Keys,
 }
 
+/// A chain that went on.
+#[derive(Clone, Debug)]
+pub struct MovedChain {
+    /// Which.
+    pub id: ChainId,
+    /// Where it was. It may be so long ago that the store has forgotten it.
+    pub from: Head,
+    /// Where it is.
+    pub to: Head,
+}
+
 /// What one transaction of the drainer writes.
 #[derive(Debug)]
 pub struct AuditBatch {
@@ -47,8 +59,8 @@ pub struct AuditBatch {
     pub to: Position,
     /// Events, in the order of the spool.
     pub events: Vec<NewEvent>,
-    /// Heads of the chains that moved.
-    pub heads: Vec<(ChainId, Head)>,
+    /// The chains that moved.
+    pub chains: Vec<MovedChain>,
     /// Usage of the events.
     pub usage: Vec<(usage::Key, usage::Cell)>,
     /// Metrics of the events.
@@ -134,6 +146,7 @@ impl Platform<'_> {
     /// The database.
     pub async fn audit_day(&self, day: Time) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        tx.without_queue().await?;
         q!(
             tx, execute,
             pg "SELECT tollgate_audit_day(($1 AT TIME ZONE 'UTC')::date)",
@@ -169,12 +182,16 @@ impl Platform<'_> {
         }
         let (kept, late) = tx.audit_late(&batch.events).await?;
         tx.insert_events(writer, &kept).await?;
-        for (id, head) in &batch.heads {
+        for MovedChain { id, from, to } in &batch.chains {
             // Behind what came too late the chain goes on as behind what was dropped.
+            let late = late.get(&(&*id.tenant, id.class)).map(|last| (last.sequence, &last.link));
+            // One that is not there any more may have been forgotten if it was silent for so long. If not, somebody took it
+            // away, and what it has from now on shall not look whole.
+            let silent = Time::from_micros(signed(from.time_us)) < now.minus(REMEMBERED);
             let genesis = id.genesis();
-            let (begin, link) = late
-                .get(&(&*id.tenant, id.class))
-                .map_or((0, &genesis.link), |last| (last.sequence, &last.link));
+            let before = if silent { from } else { &genesis };
+            let (new, new_link) = late.unwrap_or((before.sequence, &before.link));
+            let (late, late_link) = late.unwrap_or((0, &genesis.link));
             q!(
                 tx,
                 execute,
@@ -182,18 +199,19 @@ impl Platform<'_> {
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                  ON CONFLICT (tenant, class, writer) DO UPDATE
                     SET sequence = excluded.sequence, link = excluded.link, time = excluded.time,
-                        from_link = CASE WHEN excluded.from_sequence > audit_heads.from_sequence
-                                         THEN excluded.from_link ELSE audit_heads.from_link END,
-                        from_sequence = CASE WHEN excluded.from_sequence > audit_heads.from_sequence
-                                             THEN excluded.from_sequence ELSE audit_heads.from_sequence END",
+                        from_link = CASE WHEN $9 > audit_heads.from_sequence THEN $10 ELSE audit_heads.from_link END,
+                        from_sequence = CASE WHEN $9 > audit_heads.from_sequence
+                                             THEN $9 ELSE audit_heads.from_sequence END",
                 &*id.tenant,
                 number(id.class),
                 writer,
-                signed(head.sequence),
-                &head.link[..],
-                Time::from_micros(signed(head.time_us)),
-                signed(begin),
-                &link[..]
+                signed(to.sequence),
+                &to.link[..],
+                Time::from_micros(signed(to.time_us)),
+                signed(new),
+                &new_link[..],
+                signed(late),
+                &late_link[..]
             )?;
         }
         tx.write_usage(writer, &batch.usage).await?;

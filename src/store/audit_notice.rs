@@ -101,7 +101,7 @@ mod tests {
             from: Position::default(),
             to: Position::default(),
             events: (0..500).flat_map(|n| [event(&name(n), 7), event(&name(n), 8)]).collect(),
-            heads: Vec::new(),
+            chains: Vec::new(),
             usage: Vec::new(),
             metrics: Vec::new(),
         };

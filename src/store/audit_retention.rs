@@ -14,6 +14,9 @@ use crate::audit::{Class, Horizon};
 use crate::base::TenantId;
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+/// For how long a chain of which nothing is left is remembered: its process may be silent, and may have left something in
+/// a spool that nobody has drained yet.
+pub(super) const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 
 /// The last event of each chain that came too late, by tenant and class.
 pub(super) type Late<'a> = HashMap<(&'a str, Class), &'a NewEvent>;
@@ -54,8 +57,40 @@ impl Tx {
     }
 }
 
+impl Tx {
+    /// Forgets chains that ended before a time, have nothing left, and whose writer has written nothing since.
+    async fn forget_chains(&mut self, class: Class, before: Time) -> Result<(), StoreError> {
+        q!(
+            self,
+            execute,
+            "DELETE FROM audit_heads WHERE class = $1 AND from_sequence = sequence AND time < $2
+                AND NOT EXISTS (SELECT 1 FROM audit_writers w
+                                 WHERE w.writer = audit_heads.writer AND w.updated_at >= $2)",
+            number(class),
+            before
+        )?;
+        if self.store().engine() == Engine::Sqlite {
+            // Numbers are given anew when they are needed.
+            q!(
+                self,
+                execute,
+                "DELETE FROM audit_event_chains WHERE class = $1
+                    AND NOT EXISTS (SELECT 1 FROM audit_event_rows r WHERE r.chain = audit_event_chains.id)",
+                number(class)
+            )?;
+            q!(
+                self,
+                execute,
+                "DELETE FROM audit_event_tenants
+                  WHERE NOT EXISTS (SELECT 1 FROM audit_event_chains c WHERE c.tenant = audit_event_tenants.id)"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl Platform<'_> {
-    /// Tenants whose chains moved, at their end or their beginning, after their last checkpoint.
+    /// Tenants whose chains moved, at their end or their beginning, after their last checkpoint, or are fewer now.
     ///
     /// # Errors
     /// The database.
@@ -64,12 +99,14 @@ impl Platform<'_> {
         let names = q!(
             tx,
             scalar_all as String,
+            // Fewer than before: chains have ended.
             "SELECT h.tenant FROM audit_heads h
-               LEFT JOIN (SELECT tenant, max(events) AS events, max(dropped) AS dropped
-                            FROM audit_checkpoints GROUP BY tenant) c
+               LEFT JOIN (SELECT p.tenant, p.events, p.dropped FROM audit_checkpoints p
+                            JOIN (SELECT tenant, max(number) AS number FROM audit_checkpoints GROUP BY tenant) l
+                              ON l.tenant = p.tenant AND l.number = p.number) c
                  ON c.tenant = h.tenant
               GROUP BY h.tenant, c.events, c.dropped
-             HAVING sum(h.sequence) > coalesce(c.events, 0) OR sum(h.from_sequence) > coalesce(c.dropped, 0)
+             HAVING sum(h.sequence) <> coalesce(c.events, 0) OR sum(h.from_sequence) <> coalesce(c.dropped, 0)
               ORDER BY h.tenant"
         )?;
         Ok(names.into_iter().map(TenantId::new).collect())
@@ -136,10 +173,11 @@ impl Platform<'_> {
     /// many events went, or on PostgreSQL partitions.
     ///
     /// # Errors
-    /// The database.
+    /// [`StoreError::Busy`] while an export or a backup reads them, and then nothing has gone; the database.
     pub async fn audit_drop(&self, class: Class, before: Time) -> Result<u64, StoreError> {
         let before = before.floor(DAY);
         let mut tx = self.begin().await?;
+        tx.without_queue().await?;
         // Until everybody who writes events has done so; whoever comes later sees what is written here.
         q!(
             tx, execute,
@@ -207,6 +245,7 @@ impl Platform<'_> {
                 before
             )?,
         };
+        tx.forget_chains(class, before.minus(REMEMBERED)).await?;
         tx.commit().await?;
         Ok(gone)
     }

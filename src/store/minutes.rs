@@ -25,18 +25,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let Some(span) = span(usage.iter().map(|(key, _)| key.minute_us)) else { return Ok(()) };
         let before = self.usage_sketches(writer, usage, span).await?;
-        let sketches: Vec<Vec<u8>> = usage
-            .iter()
-            .enumerate()
-            .map(|(n, (_, cell))| match before.get(&n) {
-                Some(before) => {
-                    let mut sketch = cell.sketch.clone();
-                    sketch.merge(before);
-                    sketch.to_bytes()
-                }
-                None => cell.sketch.to_bytes(),
-            })
-            .collect();
+        let sketches = together(usage, &before, |(_, cell)| &cell.sketch, Sketch::merge, Sketch::to_bytes);
         self.put_usage(writer, usage, &sketches).await?;
         let hours: BTreeSet<(&str, Time)> = usage
             .iter()
@@ -166,18 +155,8 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let Some(span) = span(metrics.iter().map(|(key, _)| key.minute_us)) else { return Ok(()) };
         let before = self.metric_latencies(writer, metrics, span).await?;
-        let latencies: Vec<String> = metrics
-            .iter()
-            .enumerate()
-            .map(|(n, (_, metric))| match before.get(&n) {
-                Some(before) => {
-                    let mut latency = metric.latency.clone();
-                    latency.merge(before);
-                    latency.to_json()
-                }
-                None => metric.latency.to_json(),
-            })
-            .collect();
+        let latencies =
+            together(metrics, &before, |(_, metric)| &metric.latency, Latency::merge, Latency::to_json);
         self.put_metrics(writer, metrics, &latencies).await
     }
 
@@ -312,6 +291,25 @@ const WRITE_METRICS: &str = "INSERT INTO metric_minute AS m
        SET calls = m.calls + excluded.calls, errors = m.errors + excluded.errors,
            failures = m.failures + excluded.failures, busy_us = m.busy_us + excluded.busy_us,
            latency = excluded.latency";
+
+/// The stored form of each row's latencies, with those that are there already.
+fn together<R, L: Clone, S>(
+    rows: &[R],
+    before: &HashMap<usize, L>,
+    own: impl Fn(&R) -> &L,
+    merge: impl Fn(&mut L, &L),
+    stored: impl Fn(&L) -> S,
+) -> Vec<S> {
+    let row = |(n, row): (usize, &R)| match before.get(&n) {
+        Some(before) => {
+            let mut all = own(row).clone();
+            merge(&mut all, before);
+            stored(&all)
+        }
+        None => stored(own(row)),
+    };
+    rows.iter().enumerate().map(row).collect()
+}
 
 fn at(minute_us: u64) -> Time {
     Time::from_micros(signed(minute_us))

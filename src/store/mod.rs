@@ -61,7 +61,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-pub use audit::{AuditBatch, NewEvent};
+pub use audit::{AuditBatch, MovedChain, NewEvent};
 pub use audit_export::{ExportError, ExportFormat, ExportSink, export};
 pub use audit_notice::{AuditNotice, AuditRange};
 pub use audit_read::{AuditEvent, AuditFilter, AuditPlace, StoredChain};
@@ -263,10 +263,11 @@ impl Store {
                 let patience = settings.connect_timeout.saturating_add(settings.statement_timeout);
                 Conn::Postgres(pools.reach.through(Box::pin(tx::within(patience, begun))).await?)
             }
+            // Boxed as above.
             Pools::Sqlite(pools) => Conn::Sqlite(match access {
-                Access::Read => pools.readers.begin().await?,
+                Access::Read => Box::pin(pools.readers.begin()).await?,
                 // A transaction that begins by reading could not become a writer later without failing.
-                Access::Write => pools.writer.begin_with("BEGIN IMMEDIATE").await?,
+                Access::Write => Box::pin(pools.writer.begin_with("BEGIN IMMEDIATE")).await?,
             }),
         };
         Ok(Tx::new(conn, self.clone(), access))

@@ -46,6 +46,7 @@ impl Platform<'_> {
     /// The database.
     pub async fn history_day(&self, day: Time) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
+        tx.without_queue().await?;
         q!(
             tx, execute,
             pg "SELECT tollgate_history_day(($1 AT TIME ZONE 'UTC')::date)",
@@ -62,6 +63,7 @@ impl Platform<'_> {
     /// The database.
     pub async fn forget_past(&self, table: Past, before: Time) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
+        tx.without_queue().await?;
         let gone = tx.forget_past(table, before).await?;
         tx.commit().await?;
         Ok(gone)

@@ -17,6 +17,10 @@ pub(super) enum Conn {
 /// the network swallows packets) would otherwise be waited for until TCP gives up, a quarter of an hour later.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long somebody who needs a whole table may keep others from it while it is in use: by an export or a backup, which
+/// take minutes.
+const QUEUE: Duration = Duration::from_secs(3);
+
 /// An open transaction. Dropping it undoes everything.
 pub struct Tx {
     /// There until it is committed.
@@ -43,6 +47,18 @@ impl Tx {
             sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut **conn).await?;
         }
         self.patience = Duration::MAX;
+        Ok(())
+    }
+
+    /// Lets statements of this transaction wait for locks of others for [`QUEUE`] only, and then fail with
+    /// [`StoreError::Busy`]: for those that need a whole table. Whoever comes after them waits as long as they do, also for
+    /// what is only read.
+    pub(super) async fn without_queue(&mut self) -> Result<(), StoreError> {
+        if let Conn::Postgres(conn) = self.conn() {
+            let limit = format!("SET LOCAL lock_timeout = {}", QUEUE.as_millis());
+            // Built from a number.
+            sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut **conn).await?;
+        }
         Ok(())
     }
 

@@ -135,15 +135,26 @@ async fn a_flood_while_the_database_is_away_fills_no_spool_and_stops_no_call() {
 async fn every_end_before_the_caller_is_known_is_counted_alike_and_none_is_lost_when_the_process_ends() {
     for durability in ["process", "strict"] {
         let up = Upstream::modern().await;
-        let builder = guarded(&up, &format!(", durability: {durability}"));
+        let builder =
+            guarded(&up, &format!(", durability: {durability}")).listener("limits: { header_timeout: 2s }");
         let gateway = builder.clone().start().await;
         let caller = gateway.caller();
         const EACH: u64 = 300;
+        const MALFORMED: u64 = 40;
         let nowhere = Caller::new(gateway.mcp, "/mcp/nowhere");
         flood(&gateway, &nowhere.tool("a"), EACH, 404).await;
         let host = gateway.mcp.to_string();
         flood(&gateway, &Request::new("PUT", "/mcp/s").with("Host", &host), EACH, 405).await;
         flood(&gateway, &Request::new("GET", "/mcp/s").with("Host", "evil.example"), EACH, 403).await;
+        // Nor does anybody know who sends what is no request, or none in time.
+        for _ in 0..MALFORMED {
+            let mut client = gateway.connect().await;
+            client.send("GET /mcp/s HTTP/1.1\r\nHost : x\r\n\r\n").await;
+            assert_eq!(client.head().await.status, 400);
+        }
+        let mut silent = gateway.connect().await;
+        silent.send("GET /mcp/s HT").await;
+        assert_eq!(silent.head().await.status, 408);
         flood(&gateway, &forged(&caller), EACH, 401).await;
         // Of the control plane as well: whoever has no token there is as unknown.
         for _ in 0..EACH {
@@ -154,7 +165,9 @@ async fn every_end_before_the_caller_is_known_is_counted_alike_and_none_is_lost_
         let store = open(StoreSettings::embedded(&gateway.data_dir()));
         let events = all_told(&store, "unauthenticated", EACH).await;
         // 404 and 405 are the same outcome.
-        for (outcome, wanted) in [("not_found", 2 * EACH), ("bad_request", EACH), ("refused", EACH)] {
+        for (outcome, wanted) in
+            [("not_found", 2 * EACH), ("bad_request", EACH + MALFORMED), ("refused", EACH)]
+        {
             let (single, summed) = told(&events, outcome);
             assert_eq!(single + summed, wanted, "{durability} {outcome}");
             assert!(summed > 0, "{durability} {outcome}: {single} singles");
@@ -163,5 +176,13 @@ async fn every_end_before_the_caller_is_known_is_counted_alike_and_none_is_lost_
             told(&events.iter().filter(|e| e["status"] == status).cloned().collect::<Vec<_>>(), "not_found")
         };
         assert_eq!((by(404).0 + by(404).1, by(405).0 + by(405).1), (EACH, EACH));
+        let (single, summed) = told(&events, "client_slow");
+        assert_eq!(single + summed, 1, "{durability}");
+        let unread = events.iter().find(|e| e["status"] == 408).unwrap();
+        assert_eq!(
+            (&unread["decision"], &unread["http_method"]),
+            (&"error".into(), &Value::Null),
+            "{unread}"
+        );
     }
 }

@@ -228,7 +228,7 @@ impl Drainer {
             from: now.at,
             to,
             events,
-            heads: linked.heads,
+            chains: linked.chains,
             usage: linked.usage,
             metrics: linked.metrics,
         };

@@ -88,7 +88,7 @@ async fn write(
         from: Position::default(),
         to: Position { segment: 0, offset: 1 },
         events: vec![new],
-        heads: linker.finish().heads,
+        chains: linker.finish().chains,
         usage: Vec::new(),
         metrics: Vec::new(),
     };

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::audit::usage::{Cell, Counted, Key, Metric, MetricKey, Usage};
-use crate::audit::{self, Chain, ChainId, Class, Event, Head, Keys, Names, WriterId};
-use crate::store::{NewEvent, Time};
+use crate::audit::{self, Chain, ChainId, Class, Event, Keys, Names, WriterId};
+use crate::store::{MovedChain, NewEvent, Time};
 
 /// Chains of one writer, by tenant and class.
 pub(super) type Chains = HashMap<(Arc<str>, Class), Chain, ahash::RandomState>;
@@ -56,18 +56,17 @@ impl<'a> Linker<'a> {
         }
     }
 
-    /// Chains that moved, with their heads in an order of their own, and what was counted.
+    /// Chains that moved, in an order of their own, and what was counted.
     pub(super) fn finish(self) -> Linked {
-        let mut heads: Vec<_> = self
-            .moved
-            .iter()
-            .map(|((tenant, class), chain)| {
-                (ChainId { tenant: tenant.to_string(), writer: self.writer, class: *class }, chain.head())
-            })
-            .collect();
-        heads.sort_by(|a, b| a.0.cmp(&b.0));
+        let moved = |(key, chain): (&(Arc<str>, Class), &Chain)| {
+            let id = ChainId { tenant: key.0.to_string(), writer: self.writer, class: key.1 };
+            let from = self.known.get(key).map_or_else(|| id.genesis(), Chain::head);
+            MovedChain { id, from, to: chain.head() }
+        };
+        let mut chains: Vec<_> = self.moved.iter().map(moved).collect();
+        chains.sort_by(|a, b| a.id.cmp(&b.id));
         let (usage, metrics) = self.usage.into_parts();
-        Linked { moved: self.moved, heads, usage, metrics }
+        Linked { moved: self.moved, chains, usage, metrics }
     }
 }
 
@@ -75,8 +74,8 @@ impl<'a> Linker<'a> {
 pub(super) struct Linked {
     /// Chains as they are after the batch.
     pub(super) moved: Chains,
-    /// Their heads, in the order of their names: writers that lock rows in one order cannot deadlock.
-    pub(super) heads: Vec<(ChainId, Head)>,
+    /// From where to where, in the order of their names: writers that lock rows in one order cannot deadlock.
+    pub(super) chains: Vec<MovedChain>,
     /// Usage.
     pub(super) usage: Counted<Key, Cell>,
     /// Metrics.

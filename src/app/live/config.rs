@@ -128,9 +128,16 @@ impl Follower {
     }
 
     async fn replicas(&mut self) -> Result<(), StoreError> {
-        let mut over = Vec::new();
+        let (mut over, mut failed) = (Vec::new(), None);
         for (scope, watched) in &mut self.watched {
-            let state = convergence(&self.store, scope, watched.revision, LIVE).await?;
+            let state = match convergence(&self.store, scope, watched.revision, LIVE).await {
+                Ok(state) => state,
+                Err(error) => {
+                    // Of those before it is told once.
+                    failed = Some(error);
+                    break;
+                }
+            };
             let tell = |mut data: serde_json::Value| {
                 data["scope"] = json!(scope.as_str());
                 self.hub.publish(Topic::Config, owner(scope), data);
@@ -167,7 +174,7 @@ impl Follower {
             over.push(scope.clone());
         }
         over.iter().for_each(|scope| drop(self.watched.remove(scope)));
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 

@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::client::Failure;
+use crate::base::PLATFORM_SCOPE;
 use crate::config::{self, Diagnostics};
 
 /// A document out of a file.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// `platform` or a tenant.
+    /// `@platform` or a tenant.
     pub(super) scope: String,
     /// What is sent.
     pub(super) bytes: Vec<u8>,
@@ -47,7 +48,7 @@ pub(super) fn split(bytes: &[u8], file: &Path) -> Result<Vec<Part>, Failure> {
     };
     let mut parts = Vec::new();
     if documents.platform != config::Canonical::empty() {
-        parts.push(part("platform", &documents.platform));
+        parts.push(part(PLATFORM_SCOPE, &documents.platform));
     }
     parts.extend(documents.tenants.iter().map(|(tenant, document)| part(tenant.as_str(), document)));
     if parts.is_empty() {
@@ -77,7 +78,7 @@ mod tests {
         let several = format!("{OWN}tenants: [{{ name: acme, document: {{ servers: [] }} }}]\n");
         let parts = split(several.as_bytes(), file).unwrap();
         let scopes: Vec<&str> = parts.iter().map(|part| part.scope.as_str()).collect();
-        assert_eq!(scopes, ["platform", "acme", "default"]);
+        assert_eq!(scopes, ["@platform", "acme", "default"]);
         assert!(parts.iter().all(|part| !part.verbatim));
         assert_eq!(own(several.as_bytes(), file, "acme").unwrap().scope, "acme");
         let none = own(OWN.as_bytes(), file, "acme").unwrap_err().into_text();

@@ -22,6 +22,8 @@ pub(super) use client::authorities;
 use client::{Call, Client, Failure};
 use file::Part;
 
+use crate::base::PLATFORM_SCOPE;
+
 /// The head was not at the expected revision.
 const CONFLICT: u8 = 3;
 /// Not every replica serves what it should.
@@ -157,7 +159,7 @@ fn connect(api: &ApiArgs) -> Result<Client, Failure> {
 /// The address of what belongs to a scope.
 fn address(scope: &str, rest: &str) -> String {
     match scope {
-        "platform" => format!("/api/v1/platform/{rest}"),
+        PLATFORM_SCOPE => format!("/api/v1/platform/{rest}"),
         tenant => format!("/api/v1/tenants/{tenant}/{rest}"),
     }
 }
@@ -167,7 +169,7 @@ fn no_revision(scope: &ScopeArgs, revision: i64) -> String {
 }
 
 fn scope_of(args: &ScopeArgs) -> &str {
-    if args.platform { "platform" } else { &args.tenant }
+    if args.platform { PLATFORM_SCOPE } else { &args.tenant }
 }
 
 async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
@@ -175,7 +177,7 @@ async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let one = |scope: &str, bytes| vec![Part { scope: scope.to_owned(), bytes, verbatim: true }];
     let mut parts = match (&args.tenant, args.platform) {
         (Some(tenant), _) => one(tenant, bytes),
-        (None, true) => one("platform", bytes),
+        (None, true) => one(PLATFORM_SCOPE, bytes),
         (None, false) => file::split(&bytes, &args.file)?,
     };
     if parts.len() != 1 && args.how.if_revision.is_some() {
@@ -225,10 +227,7 @@ async fn publish(client: &Client, part: Part, args: &ApplyArgs) -> Result<Publis
 
 /// Several documents at once: all or none.
 async fn publish_all(client: &Client, parts: Vec<Part>, args: &ApplyArgs) -> Result<Vec<Published>, Failure> {
-    let document = |part: Part| {
-        let scope = if part.scope == "platform" { "@platform".to_owned() } else { part.scope };
-        serde_json::json!({ "scope": scope, "document": String::from_utf8_lossy(&part.bytes) })
-    };
+    let document = |part: Part| serde_json::json!({ "scope": part.scope, "document": String::from_utf8_lossy(&part.bytes) });
     let documents: Vec<serde_json::Value> = parts.into_iter().map(document).collect();
     let body = serde_json::json!({ "documents": documents }).to_string().into_bytes();
     let query = if args.dry_run { "?dry_run=true" } else { "" };

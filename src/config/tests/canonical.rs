@@ -147,17 +147,6 @@ fn changes_are_told_by_object_and_references_are_not_resolved() {
     assert_eq!(diff_documents(&new, &slower)[0].to_string(), "limit slow: rate 100/m → 50/m");
 }
 
-#[test]
-fn drift_is_told_by_scope() {
-    let file = |tenant: &str| split(format!("{BASE}tenants: [{tenant}]\n").as_bytes()).unwrap();
-    let one = file("{ name: a, document: { routes: [{ name: r, servers: [s] }] } }");
-    let two = file("{ name: a, grants: { env: true }, document: {} }");
-    assert!(drift(&one, &one).is_empty());
-    let found = drift(&two, &one);
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "platform"]);
-    assert_eq!(found["a"][0].to_string(), "route r: removed");
-}
-
 fn scalar() -> impl Strategy<Value = serde_json::Value> {
     prop_oneof![
         any::<bool>().prop_map(Into::into),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tollgate::audit::{Chain, ChainId, Class, Keys, Position, WriterId};
-use tollgate::store::{AuditBatch, NewEvent};
+use tollgate::store::{AuditBatch, MovedChain, NewEvent};
 
 use super::plane::Plane;
 use crate::support::eventually;
@@ -58,7 +58,7 @@ async fn with_a_long_log(plane: &Plane) {
         from: Position::default(),
         to: Position { segment: 0, offset: 8 },
         events,
-        heads: vec![(id, chain.head())],
+        chains: vec![MovedChain { from: id.genesis(), to: chain.head(), id }],
         usage: Vec::new(),
         metrics: Vec::new(),
     };

@@ -82,13 +82,13 @@ async fn furnished() -> Plane {
     }
     let (usage, metrics) = usage.into_parts();
     let to = Position { segment: 0, offset: 8 };
-    let (events, heads) = (Vec::new(), Vec::new());
+    let (events, chains) = (Vec::new(), Vec::new());
     let batch = AuditBatch {
         writer: WriterId::fresh(),
         from: Position::default(),
         to,
         events,
-        heads,
+        chains,
         usage,
         metrics,
     };
@@ -224,7 +224,7 @@ async fn latencies_of_too_many_rows_are_refused_and_not_cut() {
         from: Position::default(),
         to: Position { segment: 0, offset: 8 },
         events: Vec::new(),
-        heads: Vec::new(),
+        chains: Vec::new(),
         usage,
         metrics,
     };

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use tollgate::app::Role;
 use tollgate::base::{Scope, Secret, TenantId};
-use tollgate::store::{StoreError, whatever};
+use tollgate::config::canonical;
+use tollgate::store::{NewRevision, StoreError, whatever};
 
 use super::planes::ask;
 use super::tenants::{call, change, own, platform, serves, tenant};
@@ -59,6 +60,29 @@ async fn what_is_left_of_a_tenant_that_is_gone_bothers_nobody_until_it_is_back()
     publisher.publish(change(Scope::Platform, &platform(&["acme", "delta"]))).await.unwrap();
     serves(&one, "/t/delta/mcp/s", "delta@1").await;
     eventually("its document is kept again", async || file.exists().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_goes_with_many_other_changes_leaves_nothing_on_disk() {
+    let database = Database::fresh();
+    let up = Upstream::modern().await;
+    let one = Replica::start(&database.url()).await;
+    let both =
+        [change(Scope::Platform, &platform(&["delta"])), change(tenant("delta"), &own("s", &up.url()))];
+    one.publisher().publish_all(&both).await.unwrap();
+    let file = one.data_dir().join("cache/documents/delta.doc");
+    eventually("its document is kept", async || file.exists().then_some(())).await;
+    // More than are fetched at once, and the platform's is the first of them.
+    let others: Vec<Scope> = (0..205).map(|n| tenant(&format!("x{n}"))).collect();
+    let content = canonical(platform(&["acme"]).as_bytes()).unwrap();
+    let with =
+        |content| NewRevision { content, schema_version: 1, author: "test", reason: "", if_revision: None };
+    let mut new = vec![(Scope::Platform, with(content.as_bytes()))];
+    new.extend(others.into_iter().map(|scope| (scope, with(b"version: 1\n".as_slice()))));
+    let (there, gone) = (["acme".to_owned()], ["delta".to_owned()]);
+    let store = one.process().store().unwrap().clone();
+    store.platform().publish_all(&new, Some((&there, &gone))).await.unwrap();
+    eventually("its document is not kept", async || (!file.exists()).then_some(())).await;
 }
 
 #[tokio::test]

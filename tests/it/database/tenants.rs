@@ -1,10 +1,11 @@
 //! Several tenants in one database, and documents that are published together.
 
 use tollgate::base::{Scope, TenantId};
+use tollgate::source::replica::{Convergence, Position};
 use tollgate::source::{Change, PublishError};
 use tollgate::store::Page;
 
-use super::{Replica, publish};
+use super::{Replica, SOON, publish};
 use crate::support::postgres::Database;
 use crate::support::{Caller, Response, Upstream, eventually};
 
@@ -136,6 +137,13 @@ async fn what_the_platform_takes_back_is_taken_back_at_once() {
         .await;
         serves(replica, "/t/globex/mcp/s", "globex@1").await;
     }
+    // Nor does anybody say that it is.
+    eventually("it is told", async || {
+        let state = publisher.wait(&tenant("acme"), 1, SOON).await.ok()?;
+        let refused = |p: &Position| p.served == 0 && p.refused.as_ref().is_some_and(|(n, _)| *n == 1);
+        (state.positions.len() == 2 && state.positions.iter().all(refused)).then_some(())
+    })
+    .await;
     let calls = acme.calls().len();
     assert_eq!(call(&one, "/t/acme/mcp/s").await.status(), 503);
     assert_eq!(acme.calls().len(), calls);
@@ -146,6 +154,10 @@ async fn what_the_platform_takes_back_is_taken_back_at_once() {
     for replica in [&one, &two] {
         serves(replica, "/t/acme/mcp/s", "acme@1").await;
     }
+    eventually("it is told", async || {
+        publisher.wait(&tenant("acme"), 1, SOON).await.ok().filter(Convergence::is_complete).map(drop)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tollgate::app::{checkpoint, checkpoint_all};
 use tollgate::audit::usage::Usage;
 use tollgate::audit::{
-    AuditKey, Chain, ChainId, Class, Event, Finding, Horizon, Keys, Names, Position, Report, WriterId,
+    AuditKey, Chain, ChainId, Class, Event, Finding, Head, Horizon, Keys, Names, Position, Report, WriterId,
     render, verify,
 };
 use tollgate::store::{
-    AuditBatch, AuditFilter, Engine, ExportFormat, Grain, NewEvent, Page, Store, StoreError, Time, UsageBy,
-    UsageFilter, export,
+    AuditBatch, AuditFilter, Engine, ExportFormat, Grain, MovedChain, NewEvent, Page, Store, StoreError,
+    Time, UsageBy, UsageFilter, export,
 };
 
 use super::{Fixture, each_engine, tenant};
@@ -50,6 +50,8 @@ impl Writer {
         let from = self.at;
         let mut usage = Usage::default();
         let mut new = Vec::new();
+        let before: HashMap<ChainId, Head> =
+            self.chains.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
         for event in events {
             self.at.offset += 100;
             let id = ChainId { tenant: event.tenant.to_owned(), writer: self.id, class: event.class };
@@ -71,9 +73,13 @@ impl Writer {
                 keys,
             });
         }
-        let heads = self.chains.iter().map(|(id, chain)| (id.clone(), chain.head())).collect();
+        let moved = |(id, chain): (&ChainId, &Chain)| {
+            let from = before.get(id).copied().unwrap_or_else(|| id.genesis());
+            MovedChain { id: id.clone(), from, to: chain.head() }
+        };
+        let chains = self.chains.iter().map(moved).filter(|c| c.to.sequence > c.from.sequence).collect();
         let (usage, metrics) = usage.into_parts();
-        AuditBatch { writer: self.id, from, to: self.at, events: new, heads, usage, metrics }
+        AuditBatch { writer: self.id, from, to: self.at, events: new, chains, usage, metrics }
     }
 }
 

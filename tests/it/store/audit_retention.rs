@@ -2,15 +2,16 @@
 //! what is gone and should not be.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tollgate::app::{audit_horizon, checkpoint, checkpoint_all};
 use tollgate::audit::{AuditKey, Class, Finding, Horizon, Report, Statement, verify};
 use tollgate::config::model::Retention;
-use tollgate::store::{AuditFilter, DATABASE_FILE, Engine, ExportFormat, Page, Time, export};
+use tollgate::store::{AuditFilter, DATABASE_FILE, Engine, ExportFormat, Page, StoreError, Time, export};
 
 use super::audit::{Writer, event};
 use super::{Fixture, each_engine, tenant};
+use crate::support::eventually;
 use crate::support::postgres::LOGIN;
 
 each_engine!(
@@ -81,6 +82,12 @@ db.commit()";
         verify(std::io::Cursor::new(self.exported(key).await), &[key.public()], since)
     }
 
+    /// Chains that the store knows of.
+    async fn heads(&self) -> usize {
+        let mut tx = self.store.platform().read().await.unwrap();
+        tx.audit_chains(&tenant("a")).await.unwrap().len()
+    }
+
     async fn checkpoints(&self) -> Vec<i64> {
         let mut tx = self.store.platform().read().await.unwrap();
         let page = tx.audit_checkpoints(&tenant("a"), 0, Page::of(1000)).await.unwrap();
@@ -126,6 +133,82 @@ async fn a_chain_of_which_nothing_is_left_leaves_checkpoints(fixture: Fixture) {
     fixture.write(&mut quiet, fixture.now_us()).await;
     assert_eq!(chains(&fixture.sign(&key).await, &key), 1);
     assert_eq!(fixture.proved(&key, Some(&listed)).await.unwrap().events, 2);
+    // In the end nothing is known of any of them.
+    assert_eq!(fixture.heads().await, 11);
+    let moved = async || {
+        let signed = checkpoint_all(&fixture.store, &key, fixture.horizon()).await.unwrap();
+        assert_eq!(signed.failed, 0);
+        signed.done
+    };
+    assert_eq!(moved().await, 0);
+    for (days, heads) in [(31, 1), (31, 0)] {
+        fixture.clock.advance(DAY * days);
+        fixture.drop_old().await;
+        assert_eq!(fixture.heads().await, heads);
+    }
+    // Also then one of them may go on, and is signed again.
+    fixture.write(&mut quiet, fixture.now_us()).await;
+    assert_eq!((fixture.heads().await, moved().await, moved().await), (1, 1, 0));
+    for since in [None, Some(listed.as_str()), Some(kept[0].as_str())] {
+        assert_eq!(fixture.proved(&key, since).await.unwrap().events, 2);
+    }
+    let mut other = Writer::new();
+    fixture.write(&mut other, fixture.now_us()).await;
+    assert_eq!((fixture.heads().await, moved().await, moved().await), (2, 1, 0));
+    // One that was not silent is not forgotten, but was taken away: also if no checkpoint knows of it.
+    let mut robbed = Writer::new();
+    fixture.write(&mut robbed, fixture.now_us()).await;
+    let (events, id) = match fixture.store.engine() {
+        Engine::Postgres => ("audit_events WHERE writer =", format!("'{}'", robbed.name())),
+        Engine::Sqlite => {
+            let id = format!("x'{}'", robbed.name().replace('-', ""));
+            ("audit_event_rows WHERE chain IN (SELECT id FROM audit_event_chains WHERE writer =", id)
+        }
+    };
+    let close = if events.contains('(') { ")" } else { "" };
+    fixture.sql(&format!("DELETE FROM {events} {id}{close}; DELETE FROM audit_heads WHERE writer = {id};"));
+    fixture.write(&mut robbed, fixture.now_us()).await;
+    assert!(matches!(fixture.proved(&key, None).await, Err(Finding::Chain { .. })));
+}
+
+/// Whoever reads for long, as an export and a backup do, may keep old days from being dropped, but nobody from reading
+/// and writing meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn days_that_cannot_be_dropped_keep_nobody_waiting() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let (id, mut writer) = (tenant("a"), Writer::new());
+    fixture.write(&mut writer, START_US).await;
+    let mut long = fixture.store.tenant(&id).read().await.unwrap();
+    let chain = long.audit_chains(&id).await.unwrap().remove(0).id;
+    assert_eq!(long.audit_range(&chain, 0, Page::of(1)).await.unwrap().len(), 1);
+    fixture.clock.advance(DAY * 5);
+    fixture.store.platform().audit_day(fixture.store.now()).await.unwrap_err();
+    let before = Time::from_micros(i64::try_from(fixture.horizon().data_us).unwrap());
+    let began = Instant::now();
+    let dropping = async {
+        let failed = fixture.store.platform().audit_drop(Class::Data, before).await;
+        assert!(matches!(failed, Err(StoreError::Busy(_))), "{failed:?}");
+    };
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let batch = writer.batch(&[event("a", START_US + 10, "ann", "x")]);
+        fixture.store.platform().audit_write(&batch).await.unwrap();
+        let filter = AuditFilter::default();
+        fixture.store.tenant(&id).audit_search(&filter, None, Page::of(10)).await.unwrap().len()
+    };
+    let ((), found) = tokio::join!(dropping, others);
+    assert_eq!(found, 3);
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}: half of what a statement may take",
+        began.elapsed()
+    );
+    assert_eq!(long.audit_range(&chain, 0, Page::of(10)).await.unwrap().len(), 2, "as it was");
+    drop(long);
+    eventually("the day goes", async || {
+        fixture.store.platform().audit_drop(Class::Data, before).await.ok().filter(|gone| *gone == 1)
+    })
+    .await;
 }
 
 async fn a_chain_that_was_removed_too_early_is_found_for_as_long_as_it_should_be_there(fixture: Fixture) {

@@ -167,12 +167,12 @@ fn nothing_is_no_backup() {
     let name = file.to_str().unwrap();
     let Done(code, out, error) = place.run(&["backup", name]);
     assert_eq!((code, out.as_str()), (Some(1), ""), "{error}");
-    assert!(error.contains("there is no store: "), "{error}");
+    assert!(error.contains("there is no store yet: "), "{error}");
     assert!(!place.folder.path().join("above").exists(), "nothing was made");
     std::fs::create_dir_all(place.data()).unwrap();
     std::fs::write(place.data().join(tollgate::store::DATABASE_FILE), "").unwrap();
     let Done(code, _, error) = place.run(&["backup", name]);
-    assert!(code == Some(1) && error.contains("has no tables"), "{error}");
+    assert!(code == Some(1) && error.contains("nothing to back up"), "{error}");
     let left: Vec<_> =
         std::fs::read_dir(place.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["above"], "no file, whole or not");

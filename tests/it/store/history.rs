@@ -212,7 +212,7 @@ fn requests() -> AuditBatch {
         from: Position::default(),
         to,
         events: Vec::new(),
-        heads: Vec::new(),
+        chains: Vec::new(),
         usage,
         metrics,
     }

@@ -46,7 +46,7 @@ async fn drain(store: &Store, tenant: &str, secs: u64, calls: u64) {
         from: Position::default(),
         to: Position { segment: 0, offset: 8 },
         events: Vec::new(),
-        heads: Vec::new(),
+        chains: Vec::new(),
         usage: vec![(key, cell)],
         metrics: vec![(metric_key, metric)],
     };
@@ -155,7 +155,7 @@ async fn quantiles_of_many_rows_are_those_of_all_their_calls(fixture: Fixture) {
             from: Position::default(),
             to: Position { segment: 0, offset: 8 },
             events: Vec::new(),
-            heads: Vec::new(),
+            chains: Vec::new(),
             usage,
             metrics: Vec::new(),
         };
