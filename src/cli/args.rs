@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::control::extract::MAX_REASON;
+
 /// An enterprise gateway for the Model Context Protocol.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", version, about, propagate_version = true)]
@@ -376,7 +378,7 @@ pub(super) enum AuditCommand {
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         principal: String,
         /// Why. Recorded.
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: Option<String>,
     },
     /// Write a tenant's events to standard output.
@@ -401,7 +403,7 @@ pub(super) enum AuditCommand {
         #[arg(long)]
         bodies: bool,
         /// Why bodies are exported. Recorded.
-        #[arg(long, requires = "bodies")]
+        #[arg(long, requires = "bodies", value_parser = reason)]
         reason: Option<String>,
     },
     /// Print the public key that checkpoints and exports are verified with; makes the key if there is none.
@@ -473,4 +475,30 @@ pub(super) enum SecretsCommand {
         /// Its name, as in `${secret:name}`.
         name: String,
     },
+}
+
+/// Why something is done, as it can be kept: one line of bounded length, as the API takes it.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.chars().count() > MAX_REASON || text.chars().any(char::is_control) {
+        return Err(format!(
+            "a reason is one line of at most {MAX_REASON} characters, without line breaks and other control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line() {
+        assert_eq!(reason(" öffnet um 9 \n").as_deref(), Ok("öffnet um 9"));
+        assert_eq!(reason("").as_deref(), Ok(""));
+        for bad in ["subject\n\nbody".to_owned(), "a\tb".to_owned(), "x".repeat(MAX_REASON + 1)] {
+            let refused = reason(&bad).unwrap_err();
+            assert!(refused.contains("one line") && refused.contains("500"), "{refused}");
+        }
+    }
 }

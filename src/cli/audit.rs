@@ -4,12 +4,16 @@ use std::io::BufReader;
 
 use super::args::{AuditArgs, AuditCommand};
 use super::counted;
-use super::store::{existing, with};
+use super::store::{author, existing, with};
 use crate::app;
 use crate::audit::{PublicKey, verify};
 use crate::base::TenantId;
 use crate::config::model;
+use crate::control::actor::is_reserved;
 use crate::store::{AuditFilter, ExportFormat, SigningKey, Store, Time, export};
+
+/// What the audit calls this command.
+const COMMAND: &str = "tollgate audit";
 
 pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
     if let AuditCommand::Verify { file, key, since } = &args.command {
@@ -37,9 +41,16 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
         }
         AuditCommand::Erase { tenant, principal, reason } => {
             let tenant = TenantId::new(tenant.as_str());
+            if is_reserved(principal) {
+                return Err(format!(
+                    "--principal: what `{principal}` did is not erased: that is who runs the installation, or a command of this program"
+                ));
+            }
             let done = with(settings, async |store| {
                 store.prepare().await.map_err(|e| e.to_string())?;
-                let done = app::audit_erase(store, &tenant, principal, "tollgate audit", reason.as_deref());
+                there(store, &document, &tenant).await?;
+                let me = author(COMMAND);
+                let done = app::audit_erase(store, &tenant, principal, &me, reason.as_deref());
                 done.await.map_err(|e| e.to_string())
             })?;
             println!(
@@ -71,11 +82,13 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
                 let tenant = TenantId::new(tenant.as_str());
                 if *bodies {
                     store.prepare().await.map_err(|e| e.to_string())?;
-                    app::audit_bodies_exported(store, &tenant, "tollgate audit", reason.as_deref())
+                    there(store, &document, &tenant).await?;
+                    app::audit_bodies_exported(store, &tenant, &author(COMMAND), reason.as_deref())
                         .await
                         .map_err(|e| e.to_string())?;
                 }
                 let key = key(store, &document).await?;
+                there(store, &document, &tenant).await?;
                 let key = key.get().await.map_err(text)?;
                 let mut out = std::io::stdout();
                 export(store, key, &tenant, &filter, format, *bodies, &mut out)
@@ -86,6 +99,15 @@ pub(super) fn run(args: &AuditArgs) -> Result<bool, String> {
         }
         AuditCommand::Verify { .. } => Ok(true),
     }
+}
+
+/// Fails if there is no such tenant, and there never was.
+async fn there(store: &Store, document: &model::Document, tenant: &TenantId) -> Result<(), String> {
+    let named = document.tenants.iter().any(|known| known.name.as_str() == tenant.as_str());
+    if named || store.platform().has_traces(tenant).await.map_err(text)? {
+        return Ok(());
+    }
+    Err(format!("--tenant: there is no tenant `{tenant}`, and there is nothing of one in the audit"))
 }
 
 /// The key of the document, in a store that was prepared unless the key is a file.

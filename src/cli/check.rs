@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::args::{CheckArgs, Output};
 use super::env;
 use crate::app::{self, Document, Options};
+use crate::config::{Diagnostic, Severity};
 
 /// `true`: the configuration can be used.
 pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
@@ -19,11 +20,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<bool, String> {
     match args.format {
         Output::Json => {
             let findings = outcome.diagnostics.to_json();
-            let errors: Vec<_> = outcome
-                .errors
-                .iter()
-                .map(|e| serde_json::json!({ "path": e.path, "message": e.message }))
-                .collect();
+            let said = |path: &str, message: &str| serde_json::json!({ "path": path, "message": message });
+            // Whatever makes it unusable, wherever that was noticed: empty if and only if it is `ok`.
+            let counts = |found: &&Diagnostic| args.strict || found.severity == Severity::Error;
+            let found = outcome.diagnostics.iter().filter(counts).map(|f| said(&f.path, &f.message));
+            let errors: Vec<_> =
+                found.chain(outcome.errors.iter().map(|e| said(&e.path, &e.message))).collect();
             println!("{}", serde_json::json!({ "ok": good, "findings": findings, "errors": errors }));
         }
         Output::Text => {

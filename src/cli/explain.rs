@@ -12,6 +12,9 @@ use crate::snapshot::Route;
 
 /// `true`: the request would be let through.
 pub(super) fn run(args: &ExplainArgs) -> Result<bool, String> {
+    if let Some(text) = &args.arguments {
+        arguments(text)?;
+    }
     let document = match &args.config {
         Some(path) => Document::File(path.clone()),
         None => Document::Embedded,
@@ -66,6 +69,15 @@ pub(super) fn run(args: &ExplainArgs) -> Result<bool, String> {
     let passes = served && scopes.is_empty() && allowed && !limited;
     println!("outcome  {}", if passes { "goes to the server" } else { "is refused" });
     Ok(passes)
+}
+
+/// What no client could send would be judged as something else.
+fn arguments(text: &str) -> Result<(), String> {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Object(_)) => Ok(()),
+        Ok(_) => Err("--arguments: expected a JSON object, such as '{\"city\": \"Graz\"}'".to_owned()),
+        Err(e) => Err(format!("--arguments is not JSON: {e}")),
+    }
 }
 
 fn principal(args: &ExplainArgs, tenant: &TenantId) -> Result<Principal, String> {
@@ -195,5 +207,18 @@ fn outcome(outcome: &policy::Outcome) -> String {
         policy::Outcome::Mismatch(field) => format!("does not match: {}", field.as_str()),
         policy::Outcome::NotReached => "not reached".to_owned(),
         policy::Outcome::Undecided => "reads arguments, which are not known here".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::arguments;
+
+    #[test]
+    fn arguments_are_an_object_or_refused_with_the_place() {
+        assert!(arguments(r#"{"n": 1}"#).is_ok());
+        let bad = arguments("{bad").unwrap_err();
+        assert!(bad.starts_with("--arguments is not JSON: ") && bad.ends_with("line 1 column 2"), "{bad}");
+        assert!(arguments("[1]").unwrap_err().contains("expected a JSON object"));
     }
 }

@@ -135,6 +135,19 @@ pub fn split(bytes: &[u8]) -> Result<Documents, Diagnostics> {
 pub fn split_file(bytes: &[u8], file: &str) -> Result<Documents, Diagnostics> {
     let root = read(bytes, file)?;
     let mut findings = Findings::default();
+    // What is stored has this program's version, so that a file of another one would be taken for what it is not.
+    if let Some(stated) = root.entry("version")
+        && !matches!(stated.node.value, Value::Int(number) if number == i128::from(VERSION))
+    {
+        findings
+            .error(
+                "out-of-range",
+                &Path::of("version"),
+                "a document of a version that this program does not read",
+            )
+            .at(stated.node.at)
+            .expected(format!("`version: {VERSION}`"));
+    }
     let mut tenants = BTreeMap::new();
     let own: Vec<Entry> = root
         .entries()

@@ -425,7 +425,7 @@ impl Checker<'_> {
                 Some("references give text; write the value itself".to_owned())
             }
             (Value::Bool(_) | Value::Float(_) | Value::Int(_) | Value::Text(_), "array", Some(value)) => {
-                Some(format!("write `[{value}]`"))
+                Some(format!("write `[{}]`", in_list(&node.value, value)))
             }
             (Value::Map(_), "array", _) => Some("start each entry with `- `".to_owned()),
             _ => None,
@@ -441,6 +441,18 @@ fn child_with<'a>(schema: &'a Json, key: &str) -> Option<&'a str> {
     properties.iter().find_map(|(name, child)| {
         leaves(child).into_iter().any(|leaf| leaf["properties"].get(key).is_some()).then_some(name.as_str())
     })
+}
+
+/// A value as it can stand in a list between brackets.
+fn in_list(value: &Value, shown: String) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/');
+    let starts = shown.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
+    let word =
+        ["true", "false", "null", "yes", "no", "on", "off"].contains(&shown.to_ascii_lowercase().as_str());
+    match value {
+        Value::Text(_) if !(starts && shown.bytes().all(plain)) || word => Json::String(shown).to_string(),
+        _ => shown,
+    }
 }
 
 /// A value short enough for a message, without control characters.

@@ -31,10 +31,22 @@ impl Proof {
 /// The kind of those who hold a token of the installation: what comes before `|` in their ids.
 pub const OPERATOR: &str = "operator";
 
-/// Whether a principal's id is of the kind that only tokens of the installation give, or could be taken for one.
+/// What the commands of this program that work on the store call themselves begins so: `tollgate audit (root)`.
+pub const COMMANDS: &str = "tollgate";
+
+/// Whether a principal's id is of the kind that only tokens of the installation give or that commands of this program write,
+/// or could be taken for one.
 pub fn is_reserved(principal: &str) -> bool {
-    let kind = principal.split('|').next().unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case(OPERATOR)
+    let kind = principal.split('|').next().unwrap_or_default().trim();
+    let command = kind.split_whitespace().next().unwrap_or_default();
+    kind.eq_ignore_ascii_case(OPERATOR)
+        || (command.eq_ignore_ascii_case(COMMANDS)
+            && (command.len() < kind.len() || !principal.contains('|')))
+}
+
+/// Whether these are tokens of the installation: no list of revocations is asked about them.
+pub fn is_token(principal: &str) -> bool {
+    [Proof::Bootstrap, Proof::Listener].iter().any(|proof| *Actor::operator(*proof).id == *principal)
 }
 
 /// A verified caller of the API. [`super::permission::decide`] reads this and nothing else of the caller.
@@ -108,6 +120,29 @@ mod tests {
         for id in ["corp|operator", "operators|x", "key|operator", "x operator|y", ""] {
             assert!(!is_reserved(id), "{id}");
         }
+    }
+
+    #[test]
+    fn what_commands_of_this_program_write_is_reserved() {
+        for id in [
+            "tollgate",
+            "tollgate audit",
+            "tollgate secrets (root)",
+            " Tollgate admin-token (ada)",
+            "tollgate x|y",
+        ] {
+            assert!(is_reserved(id), "{id}");
+        }
+        // An issuer may have any name, and whoever it vouches for is a caller like others.
+        for id in ["tollgate|alice", "tollgates", "corp|tollgate audit", "x tollgate audit"] {
+            assert!(!is_reserved(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_the_two_tokens_of_the_installation_are_tokens() {
+        assert!(is_token("operator|bootstrap_token") && is_token("operator|listener_token"));
+        assert!(!is_token("operator|x") && !is_token("tollgate audit"));
     }
 
     #[test]

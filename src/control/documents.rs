@@ -292,7 +292,8 @@ pub(super) fn findings(diagnostics: &Diagnostics) -> Vec<FieldError> {
             line: place(found.line),
             column: place(found.column),
             detail: found.message.clone(),
-            expected: found.expected.clone().or_else(|| found.hint.clone()),
+            expected: found.expected.clone(),
+            hint: found.hint.clone(),
         })
         .collect()
 }

@@ -98,6 +98,9 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         }
     })?;
     reader.end().map_err(|_| Problem::bad_request("something follows the JSON value"))?;
+    if let Some(at) = twice::given(bytes) {
+        return Err(Problem::invalid([FieldError::new(shown(&at), "this key is given twice")]));
+    }
     // PostgreSQL takes no NUL in text, and nobody means one.
     if memchr::memmem::find(bytes, b"\\u0000").is_some()
         && let Ok(tree) = serde_json::from_slice::<Value>(bytes)
@@ -148,8 +151,109 @@ fn without_place(error: &serde_json::Error) -> String {
     }
 }
 
+/// A text of bounded length, without control characters. What is too long ends after a word.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+    let mut chars = text.chars().filter(|c| !c.is_control());
+    let mut start: String = chars.by_ref().take(MAX_SHOWN).collect();
+    if let Some(next) = chars.next() {
+        let end = if next.is_whitespace() { Some(start.len()) } else { start.rfind(char::is_whitespace) };
+        // One word as long as all of it is cut.
+        start.truncate(end.filter(|end| *end > 0).unwrap_or(start.len()));
+        start.truncate(start.trim_end_matches([' ', ',']).len());
+        start.push('…');
+    }
+    start
+}
+
+/// Finds keys that are given twice: which of the two was meant nobody can tell.
+mod twice {
+    use std::collections::HashSet;
+    use std::fmt;
+
+    use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+    use super::escape;
+
+    /// Where the first one is in a JSON text that is known to be one, as a pointer.
+    pub(super) fn given(bytes: &[u8]) -> Option<String> {
+        let mut found = None;
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let _ = Look(&mut found).deserialize(&mut reader);
+        found
+    }
+
+    /// Ends early when a key is found; those around it put their own in front of it.
+    struct Look<'a>(&'a mut Option<String>);
+
+    impl<'de> DeserializeSeed<'de> for Look<'_> {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+            deserializer.deserialize_any(self)
+        }
+    }
+
+    impl<'de> Visitor<'de> for Look<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("JSON")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut seen: HashSet<String> = HashSet::new();
+            while let Some(key) = map.next_key::<String>()? {
+                if seen.contains(&key) {
+                    *self.0 = Some(format!("/{}", escape(&key)));
+                    return Err(A::Error::custom("twice"));
+                }
+                let inner = map.next_value_seed(Look(self.0));
+                inner.inspect_err(|_| prepend(self.0, &escape(&key)))?;
+                seen.insert(key);
+            }
+            Ok(())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+            for index in 0_usize.. {
+                let item = list.next_element_seed(Look(self.0));
+                if item.inspect_err(|_| prepend(self.0, &index.to_string()))?.is_none() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+    }
+
+    fn prepend(found: &mut Option<String>, part: &str) {
+        if let Some(pointer) = found {
+            pointer.insert_str(0, &format!("/{part}"));
+        }
+    }
 }
 
 /// Parameters of the query. A parameter that does not exist is an error: a mistyped filter must not show everything.
@@ -336,6 +440,31 @@ mod tests {
         }
         let both = read("reason=because&from=1&dry_run=true").await.expect("the reason is read elsewhere").0;
         assert!(both.dry_run && both.from == 1);
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_is_refused_wherever_it_is() {
+        let place = |text: &str| match json::<Value>(text.as_bytes()) {
+            Ok(_) => None,
+            Err(problem) => {
+                assert_eq!(problem.status(), 422);
+                Some(problem.to_json()["errors"][0]["pointer"].as_str().unwrap().to_owned())
+            }
+        };
+        assert_eq!(place(r#"{"a": 1, "b": {"a": [{"a": null}, {"a": 1.5}]}, "c": -1}"#), None);
+        assert_eq!(place(r#"{"a": 1, "a": 1}"#).as_deref(), Some("/a"));
+        assert_eq!(place(r#"{"a": 1, "\u0061": 2}"#).as_deref(), Some("/a"), "the same, written otherwise");
+        assert_eq!(place(r#"{"x": [true, {"y/z": {"k": "", "k": ""}}]}"#).as_deref(), Some("/x/1/y~1z/k"));
+    }
+
+    #[test]
+    fn what_is_too_long_ends_after_a_word() {
+        assert_eq!(shown("as it\u{7} is"), "as it is");
+        let long = "`deadline`, ".repeat(40);
+        let cut = shown(&long);
+        assert!(cut.ends_with("`deadline`…") && cut.chars().count() <= MAX_SHOWN + 1, "{cut}");
+        assert_eq!(shown(&"x".repeat(MAX_SHOWN + 1)), format!("{}…", "x".repeat(MAX_SHOWN)));
+        assert_eq!(shown(&"x".repeat(MAX_SHOWN)), "x".repeat(MAX_SHOWN));
     }
 
     #[test]

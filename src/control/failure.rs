@@ -74,7 +74,7 @@ impl From<PublishError> for Problem {
             PublishError::Malformed(diagnostics) | PublishError::Refused(Refusal::Document(diagnostics)) => {
                 Problem::invalid(findings(&diagnostics))
             }
-            PublishError::Missing { .. } => Problem::not_found(),
+            PublishError::Missing { .. } => Problem::not_found().detailed(error.to_string()),
             PublishError::Reason => Problem::bad_request(error.to_string()),
             PublishError::Refused(Refusal::Compile(found)) => Problem::invalid(
                 found.into_iter().map(|(path, message)| FieldError::new(pointer(&path), message)),

@@ -22,7 +22,7 @@ use super::api::Api;
 use super::extract::{Caller, ClientAddress, Reason};
 use super::idempotency;
 use super::openapi::{self, Parameters};
-use super::permission::{Operation, Refusal, Trail, decide};
+use super::permission::{Operation, Refusal, Target, Trail, decide};
 use super::problem::Problem;
 use super::size;
 use super::trail::{Action, SharedNotes, noting};
@@ -198,8 +198,11 @@ async fn admit(
     // A key of another tenant's is none if its tenant is not there.
     if let Some(tenant) = seen.tenant.clone()
         && actor.is_platform()
-        && operation.needs_tenant(&parts.method)
-        && !api.has_tenant(&tenant).await?
+        && operation.target == Target::Tenant
+        && match operation.needs_tenant(&parts.method) {
+            true => !api.has_tenant(&tenant).await?,
+            false => api.never_was(&tenant).await,
+        }
     {
         // Nobody's log is made by naming it.
         seen.tenant = None;

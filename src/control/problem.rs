@@ -43,6 +43,9 @@ pub struct FieldError {
     /// What would have been right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
+    /// A change that would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl FieldError {
@@ -256,6 +259,16 @@ impl Problem {
                 None => error.detail = format!("{}: {}", std::mem::take(&mut error.pointer), error.detail),
             }
             (error.line, error.column) = (None, None);
+        }
+        self
+    }
+
+    /// For what a document would not be good without, or that it is not good any more: nobody sent the document, so places in
+    /// its text would mislead.
+    pub(super) fn not_sent(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        if self.code == "invalid" {
+            self.detail = detail.into();
+            self.errors.iter_mut().for_each(|error| (error.line, error.column) = (None, None));
         }
         self
     }

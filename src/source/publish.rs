@@ -203,9 +203,11 @@ impl Publisher {
     pub async fn trial(&self, tenant: &TenantId, content: &[u8]) -> Result<Snapshot, PublishError> {
         let canonical = canonical(content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
         let secrets = self.secrets(&Scope::Tenant(tenant.clone())).await?;
-        let (serve, tenant) = (self.serve.clone(), tenant.clone());
+        let (serve, tenant, sent) = (self.serve.clone(), tenant.clone(), content.to_vec());
         let work = move || {
-            serve.trial(&tenant, canonical.as_bytes(), &secrets).map_err(|refusal| refusal.hiding(&secrets))
+            let new = canonical.as_bytes();
+            let trial = |text: &[u8]| serve.trial(&tenant, text, &secrets);
+            trial(new).map_err(|refusal| refusal.in_terms_of(&sent, new, trial).hiding(&secrets))
         };
         Ok(tokio::task::spawn_blocking(work).await.map_err(|_| PublishError::Unchecked)??)
     }
@@ -269,6 +271,7 @@ impl Publisher {
             return Err(PublishError::Reason);
         }
         let canonical = canonical(&change.content).map_err(|d| PublishError::Malformed(Box::new(d)))?;
+        let sent = change.content.clone();
         let head = self.head(&change.scope).await?;
         let secrets = self.secrets(&change.scope).await?;
         let old = head.as_ref().map_or_else(|| Canonical::empty().as_bytes().to_vec(), |h| h.content.clone());
@@ -276,10 +279,11 @@ impl Publisher {
         let platform = platform.filter(|_| scope != Scope::Platform).map(<[u8]>::to_vec);
         let work = move || {
             let new = new.as_bytes();
-            let warnings = match &platform {
-                Some(platform) => serve.check_under(platform, &scope, new, &secrets),
-                None => serve.check(&scope, new, &secrets),
+            let check = |text: &[u8]| match &platform {
+                Some(platform) => serve.check_under(platform, &scope, text, &secrets),
+                None => serve.check(&scope, text, &secrets),
             };
+            let warnings = check(new).map_err(|refusal| refusal.in_terms_of(&sent, new, check));
             let mut warnings = warnings.map_err(|refusal| refusal.hiding(&secrets))?;
             let mut changes = match &platform {
                 Some(platform) => serve.diff_under(platform, &scope, &old, new, &secrets),

@@ -89,6 +89,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same with places of the text that was sent, where `canonical` is what was looked at: whoever sent it has not seen
+    /// that. `look` looks at a text in the same way; both are asked only of what is refused.
+    pub(super) fn in_terms_of<T>(
+        self,
+        sent: &[u8],
+        canonical: &[u8],
+        look: impl Fn(&[u8]) -> Result<T, Refusal>,
+    ) -> Self {
+        if sent == canonical || !matches!(self, Self::Document(_)) {
+            return self;
+        }
+        match look(sent) {
+            Err(placed @ Self::Document(_)) => placed,
+            _ => self,
+        }
+    }
+
     /// The same without values of secrets.
     pub(super) fn hiding(self, secrets: &SecretValues) -> Self {
         match self {

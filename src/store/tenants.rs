@@ -114,6 +114,35 @@ impl Platform<'_> {
         Ok(there.is_some())
     }
 
+    /// Whether a tenant is there, or something is left of one: its history, its log, or what was made in it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn has_traces(&self, tenant: &TenantId) -> Result<bool, StoreError> {
+        if *tenant == TenantId::default() {
+            return Ok(true);
+        }
+        let mut tx = self.read().await?;
+        // Where each chain of the log is stays when its events are too old to be kept.
+        let found = q!(
+            tx,
+            scalar_optional as i64,
+            "SELECT CAST(1 AS bigint)
+              WHERE EXISTS (SELECT 1 FROM tenants WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM audit_heads WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM config_heads WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM users WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM api_keys WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM role_bindings WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM revocations WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM custom_roles WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM secrets WHERE tenant = $1)
+                 OR EXISTS (SELECT 1 FROM usage_day WHERE tenant = $1)",
+            tenant.as_str()
+        )?;
+        Ok(found.is_some())
+    }
+
     /// Tenants by name, those after `after`.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::args::reason;
+
 /// Where the API is and by what it is asked.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct ApiArgs {
@@ -52,6 +54,9 @@ pub(in crate::cli) enum Remote {
         /// Compare the file with this revision instead of the head.
         #[arg(long, value_name = "N", conflicts_with = "to")]
         with: Option<i64>,
+        /// Make the exit code the answer: 0 no difference, 1 some. Without this it is 0 in both cases.
+        #[arg(long)]
+        exit_code: bool,
         #[command(flatten)]
         scope: ScopeArgs,
     },
@@ -108,7 +113,7 @@ pub(in crate::cli) struct PublishArgs {
     #[arg(long, value_name = "N")]
     pub(super) if_revision: Option<i64>,
     /// Why. Kept with the revision.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = reason)]
     pub(super) reason: String,
     /// Wait until every live replica serves it, at most so many seconds (10 if no number is given).
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]

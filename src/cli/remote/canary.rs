@@ -10,11 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::args::ApiArgs;
-use super::client::{Call, Client, Failure};
+use super::client::{Call, Client, Failure, Placing};
 use super::connect;
-use super::file::{own, read};
+use super::file::{InFile, own, read};
 use crate::canary::Share;
+use crate::cli::args::reason;
 use crate::config::model::Period;
+use crate::store::Time;
 
 /// How often `status --watch` asks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,7 +51,7 @@ enum What {
     /// End it: everybody is served the head again.
     Abort {
         /// Why.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
         #[command(flatten)]
         at: At,
@@ -57,7 +59,7 @@ enum What {
     /// Publish the candidate in place of the head, unless the head has moved meanwhile.
     Promote {
         /// Why. Kept with the revision.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
         #[command(flatten)]
         at: At,
@@ -123,7 +125,7 @@ struct StartArgs {
     #[arg(long, value_name = "N")]
     if_revision: Option<i64>,
     /// Why. Kept with the revision.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = reason)]
     reason: String,
     #[command(flatten)]
     at: At,
@@ -160,6 +162,7 @@ struct Next {
 #[derive(Debug, Deserialize)]
 struct ShownRules {
     auto_promote: bool,
+    min_calls: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -226,11 +229,16 @@ fn call<'a>(
 }
 
 async fn begin(client: &Client, path: &str, start: &StartArgs) -> Result<ExitCode, Failure> {
-    let document = match &start.file {
-        Some(file) => Some(own(&read(file)?, file, &start.at.tenant)?),
-        None => None,
+    let (document, places) = match &start.file {
+        Some(file) => {
+            let bytes = read(file)?;
+            (Some(own(&bytes, file, &start.at.tenant)?), InFile::of(&bytes))
+        }
+        None => (None, InFile::default()),
     };
     let verbatim = document.as_ref().is_none_or(|part| part.verbatim);
+    let base = document.as_ref().map(|part| part.base.clone()).unwrap_or_default();
+    let placed = places.below(&base);
     let document = document.map(|part| String::from_utf8_lossy(&part.bytes).into_owned());
     let seconds = |period: Period| period.get().as_secs();
     let body = json!({
@@ -247,7 +255,9 @@ async fn begin(client: &Client, path: &str, start: &StartArgs) -> Result<ExitCod
         "deadline_seconds": seconds(start.deadline),
         "auto_promote": start.auto_promote,
     });
-    let call = Call { verbatim, ..call(Method::POST, path, &start.reason, Some(body), start.if_revision) };
+    let places = Some(&placed as &Placing<'_>);
+    let call =
+        Call { verbatim, places, ..call(Method::POST, path, &start.reason, Some(body), start.if_revision) };
     let shown: Shown = client.json(call).await?;
     show(&shown);
     Ok(ExitCode::SUCCESS)
@@ -272,8 +282,9 @@ async fn status(client: &Client, path: &str, watch: bool) -> Result<ExitCode, Fa
 fn line(shown: &Shown) -> String {
     let side =
         |f: &Figures| format!("{} calls, {:.1}% errors, p95 {}", f.calls, f.error_rate * 100.0, ms(f.p95_ms));
+    let waits = if shown.rules.auto_promote && is_held_up(shown, now()) { " | waits for calls" } else { "" };
     format!(
-        "revision {} for {} of {}: {} | head: {}",
+        "revision {} for {} of {}: {} | head: {}{waits}",
         shown.candidate,
         shown.share,
         shown.kind,
@@ -295,9 +306,7 @@ fn show(shown: &Shown) {
             let (by, why) = (by.as_deref().unwrap_or("-"), why.as_deref().unwrap_or("-"));
             println!("  ended     {ended} by {by}: {why}");
         }
-        (None, ..) if shown.rules.auto_promote => {
-            println!("  promoted  at {} if it does well", shown.hold_until)
-        }
+        (None, ..) if shown.rules.auto_promote => println!("  {}", promotion(shown, now())),
         (None, ..) => println!("  deadline  {}", shown.deadline),
     }
     if let Some(revision) = shown.promoted {
@@ -320,6 +329,55 @@ fn show(shown: &Shown) {
     }
 }
 
+fn now() -> Time {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Whether it did well for long enough, but had too few calls to tell.
+fn is_held_up(shown: &Shown, now: Time) -> bool {
+    let held = Time::parse(&shown.hold_until).is_some_and(|until| until <= now);
+    held && shown.candidate_calls.calls < shown.rules.min_calls
+}
+
+/// When it is promoted, or what that waits for.
+fn promotion(shown: &Shown, now: Time) -> String {
+    let (calls, enough) = (shown.candidate_calls.calls, shown.rules.min_calls);
+    if !is_held_up(shown, now) {
+        return format!("promoted  at {} if it does well", shown.hold_until);
+    }
+    format!(
+        "waits     for calls: {calls} of {enough} (--min-calls) before it can be promoted; rolled back at {}",
+        shown.deadline
+    )
+}
+
 fn ms(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_by_too_few_calls_says_so() {
+        let side = |calls: u64| json!({ "calls": calls, "errors": 0, "denied": 0, "error_rate": 0.0 });
+        let shown = |calls: u64| -> Shown {
+            serde_json::from_value(json!({
+                "state": "running", "base": 1, "candidate": 2, "kind": "principals", "share": "10%",
+                "started_by": "ada", "reason": "", "started": "2026-11-30T04:00:00Z",
+                "hold_until": "2026-11-30T04:10:00Z", "deadline": "2026-12-01T04:00:00Z",
+                "rules": { "auto_promote": true, "min_calls": 50 },
+                "base_calls": side(900), "candidate_calls": side(calls),
+            }))
+            .unwrap()
+        };
+        let [before, after] =
+            ["2026-11-30T04:09:59Z", "2026-11-30T04:10:00Z"].map(|t| Time::parse(t).unwrap());
+        assert!(promotion(&shown(3), before).starts_with("promoted  at 2026-11-30T04:10:00Z"));
+        let waits = promotion(&shown(3), after);
+        assert!(waits.contains("3 of 50 (--min-calls)") && waits.contains("2026-12-01"), "{waits}");
+        assert!(promotion(&shown(50), after).starts_with("promoted"));
+    }
 }

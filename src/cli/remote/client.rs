@@ -78,6 +78,7 @@ struct FieldError {
     column: Option<u32>,
     detail: String,
     expected: Option<String>,
+    hint: Option<String>,
 }
 
 /// Speaks to one gateway.
@@ -145,7 +146,7 @@ impl Client {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
-        let verbatim = call.verbatim;
+        let (verbatim, places) = (call.verbatim, call.places);
         if let Some((kind, body)) = call.body {
             request = request.header("content-type", kind).body(body);
         }
@@ -156,10 +157,15 @@ impl Client {
         }
         let bytes = response.bytes().await.unwrap_or_default();
         let problem: Problem = serde_json::from_slice(&bytes).unwrap_or_default();
-        let text = problem.render(status, self.token.is_some(), verbatim);
+        let problem = problem.placed(verbatim, places);
+        let text = problem.render(status, self.token.is_some());
         Err(match status {
             StatusCode::PRECONDITION_FAILED => Failure::Conflict(text),
-            StatusCode::NOT_FOUND => Failure::Missing(text),
+            StatusCode::NOT_FOUND if problem.says_what_is_missing() => Failure::Missing(text),
+            StatusCode::NOT_FOUND if problem.code.is_empty() => Failure::Other(format!(
+                "{text} on {}: that is no admin listener; --api says where it is",
+                self.base
+            )),
             _ => Failure::Other(text),
         })
     }
@@ -168,6 +174,10 @@ impl Client {
         let mut cause: &dyn std::error::Error = error;
         while let Some(inner) = cause.source() {
             cause = inner;
+        }
+        // Nothing was sent: an address or a header that cannot be.
+        if error.is_builder() {
+            return format!("the request to {} cannot be made: {cause}", self.base);
         }
         format!("no gateway answers on {}: {cause}; is it running? --api says where it is", self.base)
     }
@@ -183,7 +193,12 @@ pub(super) struct Call<'a> {
     pub(super) patience: Duration,
     /// Whether the document in the body is as whoever wrote it knows it. If not, lines and columns in it would mislead.
     pub(super) verbatim: bool,
+    /// Where what a pointer leads to is in what they wrote: for what the gateway has no place of.
+    pub(super) places: Option<&'a Placing<'a>>,
 }
+
+/// Line and column of what a pointer leads to.
+pub(super) type Placing<'a> = dyn Fn(&str) -> Option<(u32, u32)> + 'a;
 
 impl<'a> Call<'a> {
     pub(super) fn get(path: &'a str) -> Self {
@@ -194,13 +209,27 @@ impl<'a> Call<'a> {
             body: None,
             patience: Duration::ZERO,
             verbatim: true,
+            places: None,
         }
     }
 }
 
 impl Problem {
+    /// Whether it is the API that has not got what was asked for: not some other listener, and not a process without an API.
+    fn says_what_is_missing(&self) -> bool {
+        !self.code.is_empty() && self.code != "no_api_here"
+    }
+
+    /// With places in the text as whoever wrote it knows it, and no others.
+    fn placed(mut self, verbatim: bool, places: Option<&Placing<'_>>) -> Self {
+        for error in self.errors.iter_mut().filter(|error| !verbatim || error.line.is_none()) {
+            (error.line, error.column) = places.and_then(|at| at(&error.pointer)).unzip();
+        }
+        self
+    }
+
     /// In the form of compiler messages: what is wrong, then each place.
-    fn render(&self, status: StatusCode, with_token: bool, verbatim: bool) -> String {
+    fn render(&self, status: StatusCode, with_token: bool) -> String {
         let mut text = match (self.detail.is_empty(), self.title.is_empty()) {
             (false, _) => self.detail.clone(),
             (true, false) => self.title.clone(),
@@ -217,8 +246,8 @@ impl Problem {
         }
         for error in &self.errors {
             let place = match (error.line, error.column) {
-                (Some(line), Some(column)) if verbatim => format!("{line}:{column} "),
-                (Some(line), None) if verbatim => format!("{line} "),
+                (Some(line), Some(column)) => format!("{line}:{column} "),
+                (Some(line), None) => format!("{line} "),
                 _ => String::new(),
             };
             // What is about no field is about all of it.
@@ -231,6 +260,9 @@ impl Problem {
             text += &format!("\n  {place}{}", error.detail);
             if let Some(expected) = &error.expected {
                 text += &format!("\n    expected {expected}");
+            }
+            if let Some(hint) = &error.hint {
+                text += &format!("\n    help: {hint}");
             }
         }
         if let Some(instance) = self.instance.as_ref().filter(|_| status.is_server_error()) {
@@ -271,19 +303,45 @@ mod tests {
 
     #[test]
     fn a_problem_is_rendered_with_the_place_of_each_error() {
-        let problem: Problem = serde_json::from_str(
+        let read = || -> Problem {
+            serde_json::from_str(
             r#"{"title":"Unprocessable Content","detail":"the document has errors","code":"invalid","errors":[
                 {"pointer":"/routes/0/server","line":4,"column":7,"detail":"unknown key","expected":"one of `servers`"},
                 {"pointer":"/limits","detail":"too many"},{"detail":"all of it"}]}"#,
         )
-        .unwrap();
+        .unwrap()
+        };
+        let problem = read().placed(true, None);
         assert_eq!(
-            problem.render(StatusCode::UNPROCESSABLE_ENTITY, true, true),
+            problem.render(StatusCode::UNPROCESSABLE_ENTITY, true),
             "the document has errors (invalid)\n  4:7 /routes/0/server: unknown key\n    expected one of `servers`\n  \
              /limits: too many\n  all of it"
         );
-        let rewritten = problem.render(StatusCode::UNPROCESSABLE_ENTITY, true, false);
+        let rewritten = read().placed(false, None).render(StatusCode::UNPROCESSABLE_ENTITY, true);
         assert!(rewritten.contains("\n  /routes/0/server: unknown key\n"), "{rewritten}");
+        let at = |pointer: &str| (pointer == "/limits").then_some((9, 1));
+        let known = read().placed(true, Some(&at)).render(StatusCode::UNPROCESSABLE_ENTITY, true);
+        assert!(known.contains("\n  4:7 /routes/0/server:") && known.contains("\n  9:1 /limits:"), "{known}");
+        let mine = read().placed(false, Some(&at)).render(StatusCode::UNPROCESSABLE_ENTITY, true);
+        assert!(mine.contains("\n  /routes/0/server:") && mine.contains("\n  9:1 /limits:"), "{mine}");
+    }
+
+    #[test]
+    fn only_the_api_says_that_something_is_missing() {
+        let of = |code: &str| Problem { code: code.to_owned(), ..Problem::default() };
+        assert!(of("not_found").says_what_is_missing() && of("no_tenant").says_what_is_missing());
+        assert!(!of("").says_what_is_missing(), "no problem of this API");
+        assert!(!of("no_api_here").says_what_is_missing(), "a data plane");
+    }
+
+    #[test]
+    fn a_hint_is_no_expectation() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"detail":"x","code":"invalid","errors":[{"pointer":"/a","detail":"no secret","hint":"set it"}]}"#,
+        )
+        .unwrap();
+        let text = problem.render(StatusCode::UNPROCESSABLE_ENTITY, true);
+        assert_eq!(text, "x (invalid)\n  /a: no secret\n    help: set it");
     }
 
     #[test]
@@ -310,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_refused_token_says_what_to_do() {
-        let text = Problem::default().render(StatusCode::UNAUTHORIZED, false, true);
+        let text = Problem::default().render(StatusCode::UNAUTHORIZED, false);
         assert!(text.contains("TOLLGATE_TOKEN"), "{text}");
     }
 }

@@ -16,6 +16,32 @@ pub(super) struct Part {
     pub(super) bytes: Vec<u8>,
     /// Whether these are the bytes of the file: then places in them are places there.
     pub(super) verbatim: bool,
+    /// Where the document is in the file, as a JSON pointer.
+    pub(super) base: String,
+}
+
+/// Where in a file findings about its documents are.
+#[derive(Default)]
+pub(super) struct InFile(Option<config::Places>);
+
+impl InFile {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(config::Places::of(bytes))
+    }
+
+    /// Of what a pointer into the document at `base` leads to.
+    pub(super) fn below<'a>(&'a self, base: &'a str) -> impl Fn(&str) -> Option<(u32, u32)> + 'a {
+        move |pointer| self.0.as_ref()?.at(&format!("{base}{pointer}"))
+    }
+
+    /// The same of several documents that were sent together: `/documents/<which>/document` and what is in it.
+    pub(super) fn among<'a>(&'a self, bases: &'a [String]) -> impl Fn(&str) -> Option<(u32, u32)> + 'a {
+        move |pointer| {
+            let (which, rest) = pointer.strip_prefix("/documents/")?.split_once("/document")?;
+            let base = bases.get(which.parse::<usize>().ok()?)?;
+            self.0.as_ref()?.at(&format!("{base}{rest}"))
+        }
+    }
 }
 
 /// The bytes of a file, or of standard input if it is `-`.
@@ -41,10 +67,14 @@ pub(super) fn split(bytes: &[u8], file: &Path) -> Result<Vec<Part>, Failure> {
     let name = file.display().to_string();
     let documents = config::split_file(bytes, &name).map_err(wrong)?;
     let whole = config::canonical(bytes).map_err(wrong)?;
+    let names = config::edit::list(&whole, config::edit::Kind::Tenant);
     let part = |scope: &str, document: &config::Canonical| {
         let verbatim = *document == whole;
         let bytes = if verbatim { bytes.to_vec() } else { document.as_bytes().to_vec() };
-        Part { scope: scope.to_owned(), bytes, verbatim }
+        // The platform's list of tenants is the file's, and so are the sections of `default`.
+        let index = names.iter().position(|(name, _)| name == scope);
+        let base = index.map(|index| format!("/tenants/{index}/document")).unwrap_or_default();
+        Part { scope: scope.to_owned(), bytes, verbatim, base }
     };
     let mut parts = Vec::new();
     if documents.platform != config::Canonical::empty() {
@@ -83,6 +113,32 @@ mod tests {
         assert_eq!(own(several.as_bytes(), file, "acme").unwrap().scope, "acme");
         let none = own(OWN.as_bytes(), file, "acme").unwrap_err().into_text();
         assert_eq!(none, "a.yaml has no document of the tenant acme");
+    }
+
+    #[test]
+    fn findings_about_a_document_have_their_places_in_the_file() {
+        let text = "listeners: { mcp: { address: 127.0.0.1:0 } }\nversion: 1\n\
+                    tenants:\n  - name: acme\n    document:\n      servers: [{ name: s }]\n\
+                    routes:\n  - { name: r, path: /r, server: s }\n";
+        let parts = split(text.as_bytes(), Path::new("a.yaml")).unwrap();
+        let (bases, places): (Vec<String>, InFile) =
+            (parts.iter().map(|part| part.base.clone()).collect(), InFile::of(text.as_bytes()));
+        assert_eq!(bases, ["", "/tenants/0/document", ""]);
+        let among = places.among(&bases);
+        assert_eq!(among("/documents/1/document/servers/0/name"), Some((6, 25)));
+        assert_eq!(among("/documents/2/document/routes/0/server"), Some((8, 34)));
+        assert_eq!(among("/documents/9/document/routes"), None);
+        assert_eq!(among("/elsewhere"), None);
+        assert_eq!(places.below("")("/routes/0/name"), Some((8, 13)));
+    }
+
+    #[test]
+    fn a_file_of_another_version_says_so() {
+        for text in ["version: 2\n", "version: two\nservers: []\n"] {
+            let told = split(text.as_bytes(), Path::new("a.yaml")).unwrap_err().into_text();
+            assert!(told.contains("a version that this program does not read"), "{told}");
+            assert!(told.contains("a.yaml:1:10") && told.contains("`version: 1`"), "{told}");
+        }
     }
 
     #[test]

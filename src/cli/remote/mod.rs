@@ -19,8 +19,8 @@ use tokio::time::Instant;
 pub(super) use args::{ApiArgs, Remote};
 use args::{ApplyArgs, PublishArgs, ScopeArgs};
 pub(super) use client::authorities;
-use client::{Call, Client, Failure};
-use file::Part;
+use client::{Call, Client, Failure, Placing};
+use file::{InFile, Part};
 
 use crate::base::PLATFORM_SCOPE;
 
@@ -134,7 +134,9 @@ async fn dispatch(command: &Remote) -> Result<ExitCode, Failure> {
     match command {
         Remote::Apply(args) => apply(args).await,
         Remote::Canary(args) => canary::run(args).await,
-        Remote::Diff { from, to, with, scope } => diff::run(from, *to, *with, scope).await,
+        Remote::Diff { from, to, with, exit_code, scope } => {
+            diff::run(from, *to, *with, *exit_code, scope).await
+        }
         Remote::Drift { file, api } => drift(file, api).await,
         Remote::Export { scope } => print(scope, "document")
             .await
@@ -174,7 +176,10 @@ fn scope_of(args: &ScopeArgs) -> &str {
 
 async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let bytes = file::read(&args.file)?;
-    let one = |scope: &str, bytes| vec![Part { scope: scope.to_owned(), bytes, verbatim: true }];
+    let places = InFile::of(&bytes);
+    let one = |scope: &str, bytes| {
+        vec![Part { scope: scope.to_owned(), bytes, verbatim: true, base: String::new() }]
+    };
     let mut parts = match (&args.tenant, args.platform) {
         (Some(tenant), _) => one(tenant, bytes),
         (None, true) => one(PLATFORM_SCOPE, bytes),
@@ -192,9 +197,10 @@ async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let published = match parts.len() {
         1 => {
             let (part, scope) = (parts.remove(0), &scopes[0]);
-            vec![publish(&client, part, args).await.map_err(|failure| failure.about(scope))?]
+            let done = publish(&client, part, &places, args).await;
+            vec![done.map_err(|failure| failure.about(scope))?]
         }
-        _ => publish_all(&client, parts, args).await?,
+        _ => publish_all(&client, parts, &places, args).await?,
     };
     for (scope, published) in scopes.iter().zip(&published) {
         tell(scope, published, args.dry_run);
@@ -211,8 +217,14 @@ async fn apply(args: &ApplyArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-async fn publish(client: &Client, part: Part, args: &ApplyArgs) -> Result<Published, Failure> {
-    let Part { scope, bytes, verbatim } = part;
+async fn publish(
+    client: &Client,
+    part: Part,
+    places: &InFile,
+    args: &ApplyArgs,
+) -> Result<Published, Failure> {
+    let Part { scope, bytes, verbatim, base } = part;
+    let placed = places.below(&base);
     let query = if args.dry_run { "?dry_run=true" } else { "" };
     let path = address(&scope, &format!("document{query}"));
     let mut headers = conditions(&args.how);
@@ -222,11 +234,19 @@ async fn publish(client: &Client, part: Part, args: &ApplyArgs) -> Result<Publis
         headers.push((if there { "if-match" } else { "if-none-match" }, "*".to_owned()));
     }
     let body = Some(("application/yaml", bytes));
-    client.json(Call { method: Method::PUT, headers, body, verbatim, ..Call::get(&path) }).await
+    let places = Some(&placed as &Placing<'_>);
+    client.json(Call { method: Method::PUT, headers, body, verbatim, places, ..Call::get(&path) }).await
 }
 
 /// Several documents at once: all or none.
-async fn publish_all(client: &Client, parts: Vec<Part>, args: &ApplyArgs) -> Result<Vec<Published>, Failure> {
+async fn publish_all(
+    client: &Client,
+    parts: Vec<Part>,
+    places: &InFile,
+    args: &ApplyArgs,
+) -> Result<Vec<Published>, Failure> {
+    let bases: Vec<String> = parts.iter().map(|part| part.base.clone()).collect();
+    let placed = places.among(&bases);
     let document = |part: Part| serde_json::json!({ "scope": part.scope, "document": String::from_utf8_lossy(&part.bytes) });
     let documents: Vec<serde_json::Value> = parts.into_iter().map(document).collect();
     let body = serde_json::json!({ "documents": documents }).to_string().into_bytes();
@@ -237,6 +257,7 @@ async fn publish_all(client: &Client, parts: Vec<Part>, args: &ApplyArgs) -> Res
         headers: conditions(&args.how),
         body: Some(("application/json", body)),
         verbatim: false,
+        places: Some(&placed as &Placing<'_>),
         ..Call::get(&path)
     };
     let done: Page<Published> = client.json(call).await?;
@@ -354,10 +375,14 @@ async fn rollback(revision: i64, how: &PublishArgs, args: &ScopeArgs) -> Result<
 async fn drift(file: &Path, api: &ApiArgs) -> Result<ExitCode, Failure> {
     let client = connect(api)?;
     let mut differs = false;
-    for Part { scope, bytes, verbatim } in file::split(&file::read(file)?, file)? {
+    let whole = file::read(file)?;
+    let places = InFile::of(&whole);
+    for Part { scope, bytes, verbatim, base } in file::split(&whole, file)? {
         let path = address(&scope, "document?dry_run=true");
         let body = Some(("application/yaml", bytes));
-        let call = Call { method: Method::PUT, body, verbatim, ..Call::get(&path) };
+        let placed = places.below(&base);
+        let places = Some(&placed as &Placing<'_>);
+        let call = Call { method: Method::PUT, body, verbatim, places, ..Call::get(&path) };
         let would: Published = client.json(call).await.map_err(|failure| failure.about(&scope))?;
         if would.changed {
             differs = true;

@@ -93,6 +93,14 @@ fn a_value_of_the_wrong_type_says_how_to_write_it() {
     expect(&text, "wrong-type", "yes", &["`true` or `false`", "write `true`"]);
     let text = BASE.replace("servers: [weather]", "servers: weather");
     expect(&text, "wrong-type", "weather }", &["a list", "write `[weather]`"]);
+    let policy = |tools: &str| {
+        format!("{BASE}policies: [{{ name: p, rules: [{{ allow: {{ tools: {tools} }} }}] }}]\n")
+    };
+    for (written, hint) in
+        [("\"*\"", "write `[\"*\"]`"), ("\"a, b\"", "write `[\"a, b\"]`"), ("no-1", "write `[no-1]`")]
+    {
+        expect(&policy(written), "wrong-type", &format!("{written} }}"), &["a list", hint]);
+    }
     let text = BASE.replace("routes:\n  - {", "routes:\n    {");
     expect(&text, "wrong-type", "{ name: weather", &["found a map", "start each entry with `- `"]);
     let text = format!("{BASE}data_dir: 5\n");

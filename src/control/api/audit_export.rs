@@ -203,7 +203,7 @@ struct Erased {
 /// Erasure is for personal data of callers, and takes no evidence away. What was done to the configuration, to credentials and
 /// to the log stays (class `control`), unless who runs the platform asks, with a token of the installation or a key of which it
 /// is known who made it. Nobody erases their own events, those of whoever made the key that they use, those of somebody who was
-/// given more than they have, or those of a token of the installation.
+/// given more than they have, those of a token of the installation, or those of commands that work on the store itself.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/audit/erase", tag = "audit", params(Path, Repeatable),
     request_body = Erasure,
     responses((status = 200, description = "Erased.", body = Erased),
@@ -223,7 +223,9 @@ async fn erase_audit(
         return Err(Problem::forbidden("nobody erases what they did themselves"));
     }
     if is_reserved(whose) {
-        return Err(Problem::forbidden("what was done with a token of the installation is not erased"));
+        return Err(Problem::forbidden(
+            "what was done with a token of the installation, or by a command on the store itself, is not erased",
+        ));
     }
     let store = api.store()?;
     may_act_on(&actor, &store.tenant(&tenant), whose).await?;

@@ -116,7 +116,13 @@ async fn stream_events(
         Some(name) if !actor.is_platform() && name != actor.tenant.as_str() => {
             return Err(Problem::not_found());
         }
-        Some(name) => Some(TenantId::new(name)),
+        Some(name) => {
+            let tenant = TenantId::new(name);
+            if api.never_was(&tenant).await {
+                return Err(Problem::no_tenant(&tenant));
+            }
+            Some(tenant)
+        }
         None if actor.is_platform() => None,
         None => Some(actor.tenant.clone()),
     };

@@ -118,6 +118,15 @@ impl Api {
         }
     }
 
+    /// Whether there is no such tenant, and nothing is left of one. Where that cannot be asked, nothing says so.
+    pub(super) async fn never_was(&self, tenant: &TenantId) -> bool {
+        let served = self.0.state.revisions().iter().any(|served| served.tenant == tenant.as_str());
+        match &self.0.store {
+            Some(store) if !served => store.platform().has_traces(tenant).await.is_ok_and(|there| !there),
+            _ => false,
+        }
+    }
+
     /// What exports of the audit are signed with.
     fn audit_key(&self) -> Result<&Arc<SigningKey>, Problem> {
         let missing = || Problem::conflict("audit_is_off", "the audit is off here: see `audit.enabled`");

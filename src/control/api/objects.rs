@@ -85,7 +85,10 @@ impl Place {
                 |document| edit::get(document, kind, name).is_some(),
                 |document| edit::remove(document, kind, name).map_err(|e| refused(&e)),
             )
-            .await?;
+            .await
+            .map_err(|problem| {
+                problem.not_sent(format!("without the {kind} `{name}` the document would not be good"))
+            })?;
         Ok(([etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())
     }
 

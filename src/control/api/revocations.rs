@@ -16,6 +16,7 @@ use super::reach::may_revoke;
 use super::{Api, When};
 use crate::auth::{RevocationRecord, RevocationTarget};
 use crate::base::TenantId;
+use crate::control::actor::is_token;
 use crate::control::extract::{At, Caller, Json, Params};
 use crate::control::gate::Gated as _;
 use crate::control::list::{self, ListQuery, every_row};
@@ -136,6 +137,15 @@ async fn create_revocation(
         RevocationRecord::parse(&record).map_err(|what| Problem::invalid([FieldError::new("", what)]))?;
     let scope = api.store()?.tenant(&tenant);
     may_revoke(&actor, &scope, &parsed).await?;
+    if let RevocationTarget::Principal(principal) = &parsed.target
+        && is_token(principal)
+    {
+        let error =
+            FieldError::new("/principal", "a token of the installation is not revoked: it is replaced");
+        return Err(Problem::invalid([error.expecting(
+            "`POST /api/v1/platform/admin-token/rotate`, or another token in the listener's configuration",
+        )]));
+    }
     let row = scope.revoke(&record, &actor.id).await?;
     note(|notes| {
         notes.object = Some(row.id.clone());

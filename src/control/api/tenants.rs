@@ -135,6 +135,9 @@ async fn delete_tenant(
             |document| edit::get(document, Kind::Tenant, name).is_some(),
             |document| edit::remove(document, Kind::Tenant, name).map_err(|e| refused(&e)),
         )
-        .await?;
+        .await
+        .map_err(|problem| {
+            problem.not_sent(format!("without the tenant `{name}` the platform document would not be good"))
+        })?;
     Ok(([etag::header(&etag::of_revision(edited.revision))], Answer(edited)).into_response())
 }

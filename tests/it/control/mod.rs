@@ -20,3 +20,4 @@ mod plane;
 mod pointers;
 mod secrets;
 mod trail;
+mod words;

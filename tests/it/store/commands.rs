@@ -16,10 +16,10 @@ use super::{Fixture, open, tenant};
 use crate::support::{Folder, Gateway, Upstream};
 
 /// What a command did: its exit code, and what it printed.
-struct Done(Option<i32>, String, String);
+pub(super) struct Done(pub(super) Option<i32>, pub(super) String, pub(super) String);
 
 /// Runs the binary; `input` is its standard input.
-fn run(arguments: &[&str], input: &str) -> Done {
+pub(super) fn run(arguments: &[&str], input: &str) -> Done {
     run_on("", arguments, input)
 }
 
@@ -37,12 +37,12 @@ fn run_on(url: &str, arguments: &[&str], input: &str) -> Done {
 }
 
 /// An installation that is operated by commands, on SQLite.
-struct Place {
+pub(super) struct Place {
     folder: Folder,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: Folder::new() }
     }
 
@@ -50,15 +50,15 @@ impl Place {
         self.folder.path().join("above/data")
     }
 
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub(super) fn run(&self, arguments: &[&str]) -> Done {
         self.give(arguments, "")
     }
 
-    fn give(&self, arguments: &[&str], input: &str) -> Done {
+    pub(super) fn give(&self, arguments: &[&str], input: &str) -> Done {
         run(&[arguments, &["--data-dir", self.data().to_str().unwrap()]].concat(), input)
     }
 
-    async fn store(&self) -> Store {
+    pub(super) async fn store(&self) -> Store {
         let store = open(&StoreSettings::embedded(&self.data()), &Clock::default());
         store.prepare().await.unwrap();
         store

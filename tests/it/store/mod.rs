@@ -23,6 +23,7 @@ mod signing_key;
 mod silence;
 mod tls;
 mod usage;
+mod words;
 
 use std::sync::Arc;
 

@@ -127,7 +127,11 @@ pub(super) async fn roll_back(
         let _turn = api.turns().of(scope).await?;
         publisher.rollback(scope, to.revision, author, reason.0, if_revision).await
     };
-    answer(published.map_err(|error| lost(error, condition))?, ask.dry_run)
+    let published = published.map_err(|error| {
+        lost(error, condition)
+            .not_sent(format!("the document of revision {} would not be good any more", to.revision))
+    });
+    answer(published?, ask.dry_run)
 }
 
 pub(super) fn expected(condition: &Precondition) -> Result<Option<i64>, Problem> {
