@@ -231,31 +231,11 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::super::actor::Proof;
-    use super::super::state::{ControlState, Readiness, Revision, Status};
+    use super::super::api::tests::Nothing;
     use super::super::{ControlConfig, Exposure};
     use super::*;
     use crate::base::Clock;
     use crate::store::{Store, StoreSettings};
-
-    struct Nothing;
-
-    impl ControlState for Nothing {
-        fn metrics(&self) -> String {
-            String::new()
-        }
-
-        fn readiness(&self) -> Readiness {
-            Readiness::default()
-        }
-
-        fn status(&self) -> Status {
-            Status::default()
-        }
-
-        fn revisions(&self) -> Vec<Revision> {
-            Vec::new()
-        }
-    }
 
     #[tokio::test]
     async fn what_may_have_been_done_is_not_done_again_and_what_was_not_is() {

@@ -123,7 +123,7 @@ impl Platform<'_> {
             return Ok(true);
         }
         let mut tx = self.read().await?;
-        // Where each chain of the log is stays when its events are too old to be kept.
+        // Where each chain of the log is stays for some time when its events are too old to be kept.
         let found = q!(
             tx,
             scalar_optional as i64,

@@ -26,7 +26,7 @@ mod secrets;
 mod sessions;
 mod tenants;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

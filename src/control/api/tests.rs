@@ -16,7 +16,8 @@ use crate::control::trail::{Action, Ledger};
 use crate::control::{ControlConfig, ControlState, Exposure, Readiness, Revision, Status, openapi, router};
 use crate::limit::Rate;
 
-struct Nothing;
+/// A process of which there is nothing to say.
+pub(in crate::control) struct Nothing;
 
 impl ControlState for Nothing {
     fn metrics(&self) -> String {
